@@ -1,0 +1,2 @@
+_base_ = ['faster_rcnn_r50.py', '_base_/attention/se.py']
+model = dict(backbone=dict(plugins=_base_.plugins))

@@ -1,0 +1,170 @@
+"""What the command line tools share: arguments, config, launch, errors."""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
+
+from mmdet_attn.errors import InputError
+
+STACK_HINT = (
+    "pip install 'mmdet_attn[onedl]' (or [openmmlab]), or run make demo in a "
+    'clone, which sets up everything.'
+)
+
+
+def user_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Show an InputError as one message and exit with 2, no traceback."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except InputError as error:
+            if os.environ.get('RANK', '0') == '0':
+                print(
+                    f'{Path(sys.argv[0]).name}: error: {error}',
+                    file=sys.stderr,
+                )
+            sys.exit(2)
+
+    return wrapped
+
+
+def require_stack() -> None:
+    """Import mmdet with mmcv's ops, or say how to get them."""
+    try:
+        import mmcv.ops  # noqa: F401
+        import mmdet.apis  # noqa: F401
+    except (ImportError, AssertionError) as error:
+        # mmdet 3.3.0 asserts the versions of mmcv and mmengine.
+        raise InputError(
+            f'mmdet with mmcv is needed, but: {error} -- {STACK_HINT}'
+        ) from error
+
+
+def config_parser(description: str, *positional: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that mmdet's own tools share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    for name in positional:
+        parser.add_argument(name, help=f'{name} file or address')
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and results go (default: work_dirs/CONFIG)',
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help='a folder in COCO format: train/ val/ '
+        "annotations/instances_{train,val}.json, or COCO's own names; "
+        'classes are taken from it',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config, such as '
+        'train_dataloader.batch_size=4 or model.backbone.plugins.0.cfg.'
+        'type=mmdet_attn.SE; a list is key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who starts the processes (default: none)',
+    )
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by older launchers',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let checkpoints run code of their own while loading; only for '
+        'files whose author you know',
+    )
+    return parser
+
+
+def load_config(args: argparse.Namespace, *splits: str) -> Config:
+    """The config of a command line, ready for a runner on this machine.
+
+    Args:
+        args: What :func:`config_parser` parsed.
+        splits: What is needed of ``--data-root``.
+    """
+    require_stack()
+    if '::' not in args.config and not Path(args.config).is_file():
+        raise InputError(f'{args.config}: no such config.')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.data_root:
+        from mmdet_attn.datasets.coco_folder import use_data_root
+
+        use_data_root(cfg, args.data_root, splits)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    prepare_launch(cfg, args.launcher)
+    return cfg
+
+
+def prepare_launch(cfg: Config, launcher: str) -> None:
+    """Make ``launcher`` work on this machine, on CPU as on GPU.
+
+    mmengine binds every process to a GPU; without one, the process group is
+    started here, before the runner would, and the model is wrapped without
+    device.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise InputError(
+            '--launcher pytorch runs under torchrun: '
+            'tools/dist_train.sh CONFIG GPUS.'
+        )
+    if get_device() == 'cpu':
+        if launcher != 'pytorch':
+            raise InputError(
+                f'--launcher {launcher} needs GPUs; on CPU use '
+                'tools/dist_train.sh CONFIG PROCESSES.'
+            )
+        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+        wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+        wrapper.device_ids = None
+        cfg.model_wrapper_cfg = wrapper
+        torch.distributed.init_process_group('gloo')
+    elif get_device() == 'cuda':
+        rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if launcher == 'pytorch' and rank >= gpus:
+            raise InputError(
+                f'more processes on this node than its {gpus} GPU(s): start '
+                f'at most {gpus}.'
+            )
+
+
+def build_runner(cfg: Config):
+    """The runner of a config."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

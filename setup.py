@@ -1,0 +1,80 @@
+"""Packaging: metadata, extras, and configs and tools where mim looks."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+INIT = (ROOT / 'mmdet_attn' / '__init__.py').read_text(encoding='utf-8')
+
+
+class BuildWithMim(build_py):
+    """Put configs and tools at ``mmdet_attn/.mim``, where mim finds them.
+
+    A wheel gets copies; an editable install gets links, so that what mim
+    runs is always what lies in the working tree.
+    """
+
+    def run(self):
+        super().run()
+        editable = getattr(self, 'editable_mode', False)
+        base = ROOT if editable else Path(self.build_lib)
+        mim = base / 'mmdet_attn' / '.mim'
+        if mim.exists():
+            shutil.rmtree(mim)
+        mim.mkdir(parents=True)
+        for name in ('configs', 'tools'):
+            if editable:
+                (mim / name).symlink_to(Path('..', '..', name))
+            else:
+                shutil.copytree(
+                    ROOT / name,
+                    mim / name,
+                    ignore=shutil.ignore_patterns('__pycache__'),
+                )
+
+
+setup(
+    name='mmdet_attn',
+    version=re.search(r"__version__ = '(.+)'", INIT)[1],
+    description='Channel and spatial attention for MMDetection 3.x: faithful '
+    'ECA, SE and relatives as plugins, configs that reproduce ECA-Net on COCO',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords='attention, ECA, SE, object detection, MMDetection',
+    packages=find_packages(include=['mmdet_attn', 'mmdet_attn.*']),
+    python_requires='>=3.10',
+    # Neither stack is named here: they share import names and would
+    # overwrite each other. The extras name them.
+    install_requires=['torch>=2.6', 'matplotlib', 'numpy', 'rich'],
+    extras_require={
+        'onedl': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3.6',
+            'onedl-mmdetection>=3.5.1',
+            'pycocotools',
+        ],
+        'openmmlab': [
+            'mmengine>=0.10.7',
+            'mmcv>=2.1.0',
+            'mmdet>=3.3.0',
+            'pycocotools',
+        ],
+        'dev': ['mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff'],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    cmdclass={'build_py': BuildWithMim},
+)

@@ -1,0 +1,60 @@
+"""What several test files share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / 'shared' / 'data'
+
+torch.set_num_threads(1)
+
+
+def need_shared(name: str) -> Path:
+    """A real data set that not every clone has beside it."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f'needs the data set {name} in ../shared/data')
+    return folder
+
+
+def run_tool(*command, ok=True, **env) -> str:
+    """Run a command in the clone, as a user would; its output is returned."""
+    command = [str(part) for part in command]
+    if command[0].endswith('.py'):
+        command.insert(0, sys.executable)
+    bin_dir = str(Path(sys.executable).parent)
+    variables = os.environ | {
+        'PATH': bin_dir + os.pathsep + os.environ['PATH'],
+        'PYTHONPATH': str(ROOT),
+        'OMP_NUM_THREADS': '1',
+        # Two tests may start process groups at the same time.
+        'PORT': str(20000 + os.getpid() % 20000),
+        'COLUMNS': '160',
+    }
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=variables | env,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, output[-6000:]
+    return output
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory) -> Path:
+    """A very small shapes set."""
+    from mmdet_attn.datasets.shapes import make_shapes
+
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    make_shapes(root, train=8, val=4, size=96)
+    return root
