@@ -12,29 +12,23 @@ INIT = (ROOT / 'mmdet_attn' / '__init__.py').read_text(encoding='utf-8')
 
 
 class BuildWithMim(build_py):
-    """Put configs and tools at ``mmdet_attn/.mim``, where mim finds them.
+    """Copy configs and tools to ``mmdet_attn/.mim``, where mim looks.
 
-    A wheel gets copies; an editable install gets links, so that what mim
-    runs is always what lies in the working tree.
+    Not for an editable install: there mim searches the whole clone, and
+    refuses a config that it finds twice.
     """
 
     def run(self):
         super().run()
-        editable = getattr(self, 'editable_mode', False)
-        base = ROOT if editable else Path(self.build_lib)
-        mim = base / 'mmdet_attn' / '.mim'
-        if mim.exists():
-            shutil.rmtree(mim)
-        mim.mkdir(parents=True)
+        if getattr(self, 'editable_mode', False):
+            return
         for name in ('configs', 'tools'):
-            if editable:
-                (mim / name).symlink_to(Path('..', '..', name))
-            else:
-                shutil.copytree(
-                    ROOT / name,
-                    mim / name,
-                    ignore=shutil.ignore_patterns('__pycache__'),
-                )
+            shutil.copytree(
+                ROOT / name,
+                Path(self.build_lib, 'mmdet_attn', '.mim', name),
+                ignore=shutil.ignore_patterns('__pycache__'),
+                dirs_exist_ok=True,
+            )
 
 
 setup(

@@ -1,4 +1,6 @@
 _base_ = 'retinanet_r50.py'
 model = dict(
     backbone=dict(
-        depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')))
+        depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')
+    )
+)

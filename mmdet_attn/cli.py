@@ -49,7 +49,9 @@ def require_stack() -> None:
         ) from error
 
 
-def config_parser(description: str, *positional: str) -> argparse.ArgumentParser:
+def config_parser(
+    description: str, *positional: str
+) -> argparse.ArgumentParser:
     """A parser with the arguments that mmdet's own tools share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
@@ -72,8 +74,8 @@ def config_parser(description: str, *positional: str) -> argparse.ArgumentParser
         action=DictAction,
         metavar='KEY=VALUE',
         help='change settings of the config, such as '
-        'train_dataloader.batch_size=4 or model.backbone.plugins.0.cfg.'
-        'type=mmdet_attn.SE; a list is key="[a,b]"',
+        'train_dataloader.batch_size=4 or '
+        'model.backbone.plugins.0.cfg.kernel_size=5; a list is key="[a,b]"',
     )
     parser.add_argument(
         '--launcher',
@@ -105,7 +107,7 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         splits: What is needed of ``--data-root``.
     """
     require_stack()
-    if '::' not in args.config and not Path(args.config).is_file():
+    if not Path(args.config).is_file():
         raise InputError(f'{args.config}: no such config.')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)

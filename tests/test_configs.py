@@ -43,7 +43,10 @@ def batch(masks, size=64):
     from mmdet.testing import demo_mm_inputs
 
     return demo_mm_inputs(
-        2, [[3, size, size]] * 2, num_classes=5, num_items=[2, 2],
+        2,
+        [[3, size, size]] * 2,
+        num_classes=5,
+        num_items=[2, 2],
         with_mask=masks,
     )
 
@@ -94,7 +97,10 @@ def test_builds_and_trains(name):
     loss.backward()
     frozen = cfg.model.backbone.frozen_stages
     for key, parameter in model.named_parameters():
-        if key.startswith(('backbone.conv1', 'backbone.layer1')) and frozen > 0:
+        if (
+            key.startswith(('backbone.conv1', 'backbone.layer1'))
+            and frozen > 0
+        ):
             assert parameter.grad is None, key
         elif key.endswith('alpha'):
             assert parameter.grad.abs() > 0, key
@@ -170,9 +176,9 @@ def test_learning_rate_of_every_iteration():
 def test_identity_start_changes_no_bit(name):
     """Stock ResNet and the same weights with fresh plugins: equal outputs."""
     cfg = load(name)
-    with_plugins = build(cfg).backbone.eval()
+    with_plugins = build(cfg).eval().backbone
     cfg.model.backbone.plugins = None
-    plain = build(cfg).backbone.eval()
+    plain = build(cfg).eval().backbone
     missing, unexpected = with_plugins.load_state_dict(
         plain.state_dict(), strict=False
     )

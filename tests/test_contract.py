@@ -54,7 +54,7 @@ def test_builds_as_a_plugin(name, scope):
 
 @every
 def test_own_name_and_file(name):
-    """Class, attribute and file share one word; ``_abbr_`` is not inherited."""
+    """Class, attribute and file share one word; none is inherited."""
     cls = MODULES[name]
     assert cls.__dict__['_abbr_'] == name.lower()
     assert cls.__module__.split('.')[-1] == name.lower()
@@ -66,8 +66,12 @@ def test_own_name_and_file(name):
 
 
 @every
-@pytest.mark.parametrize('shape', [(2, 32, 7, 5), (1, 32, 1, 1), (0, 32, 4, 4)])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    'shape', [(2, 32, 7, 5), (1, 32, 1, 1), (0, 32, 4, 4)]
+)
+@pytest.mark.parametrize(
+    'dtype', [torch.float32, torch.float64, torch.bfloat16]
+)
 @pytest.mark.parametrize(
     'memory_format', [torch.contiguous_format, torch.channels_last]
 )

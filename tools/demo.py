@@ -33,9 +33,7 @@ def parse_args():
     parser.add_argument(
         '--data', default='data/shapes', help='the set; rendered if missing'
     )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of the training'
-    )
+    parser.add_argument('--seed', type=int, default=0, help='of the training')
     return parser.parse_args()
 
 
@@ -47,13 +45,16 @@ def run(log, *command):
         command.insert(0, sys.executable)
     start = time.time()
     lines = []
-    with open(log, 'a') as file, subprocess.Popen(
-        command,
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    with (
+        open(log, 'a') as file,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         for line in process.stdout:
             file.write(line)
             lines.append(line)

@@ -8,6 +8,7 @@ nothing else. An active environment that has the stack is used as it is,
 otherwise ``--env`` (``.venv``) is made. mmcv's compiled ops are built once and
 kept as a wheel in the user's cache. Repeating is cheap, interrupting is safe.
 """
+
 import argparse
 import hashlib
 import json
@@ -66,8 +67,9 @@ def say(message):
 
 
 def ask(python, code):
-    out = subprocess.run([str(python), '-c', code], capture_output=True,
-                         text=True)
+    out = subprocess.run(
+        [str(python), '-c', code], capture_output=True, text=True
+    )
     if out.returncode:
         last = (out.stderr.strip().splitlines() or ['no output'])[-1]
         fail(f'{python} cannot be used: {last}')
@@ -89,9 +91,17 @@ def run(step, command, log, env=None):
     say(f'{step} ...')
     start, shown = time.time(), 0.0
     lines = []
-    with open(log, 'a') as file, subprocess.Popen(
-            [str(part) for part in command], env=env, text=True, cwd=ROOT,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with (
+        open(log, 'a') as file,
+        subprocess.Popen(
+            [str(part) for part in command],
+            env=env,
+            text=True,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         for line in process.stdout:
             file.write(line)
             file.flush()
@@ -102,10 +112,16 @@ def run(step, command, log, env=None):
                 say(f'  {done[1]} of {done[2]} files compiled')
     if process.returncode:
         text = '\n'.join(lines)
-        if re.search(r'Failed to establish|Connection ?(refused|Error)|Network '
-                     r'is unreachable|name resolution|ProxyError', text, re.I):
-            reason = ('the package registry cannot be reached; check the '
-                      'network, or point PIP_INDEX_URL at a mirror')
+        if re.search(
+            r'Failed to establish|Connection ?(refused|Error)|Network '
+            r'is unreachable|name resolution|ProxyError',
+            text,
+            re.I,
+        ):
+            reason = (
+                'the package registry cannot be reached; check the '
+                'network, or point PIP_INDEX_URL at a mirror'
+            )
         else:
             errors = [s for s in lines if re.search(r'error: ?\S', s, re.I)]
             reason = (errors or lines or ['no output'])[-1]
@@ -124,28 +140,40 @@ def pin_of(name, stack):
 def check_compiler():
     compiler = os.environ.get('CXX', 'c++').split()[0]
     if not shutil.which(compiler):
-        fail(f'no C++ compiler ({compiler}): mmcv compiles its ops. Install '
-             'one (Debian, Ubuntu: apt-get install build-essential) or name '
-             'it in CXX.')
+        fail(
+            f'no C++ compiler ({compiler}): mmcv compiles its ops. Install '
+            'one (Debian, Ubuntu: apt-get install build-essential) or name '
+            'it in CXX.'
+        )
     header = Path(sysconfig.get_paths()['include'], 'Python.h')
     if not header.exists():
-        fail(f'{header} is missing: install the Python headers (Debian, '
-             'Ubuntu: apt-get install python3-dev).')
+        fail(
+            f'{header} is missing: install the Python headers (Debian, '
+            'Ubuntu: apt-get install python3-dev).'
+        )
 
 
 def mmcv_wheel(python, stack, log):
     """The folder with mmcv's wheel for this Python and torch; built once."""
     import fcntl
+
     pin = pin_of(STACKS[stack][1], stack)
     version, cuda, gpu = ask(python, TORCH)
     home = os.environ.get('CUDA_HOME')
-    nvcc = (shutil.which('nvcc') or
-            (home and shutil.which('nvcc', path=f'{home}/bin')))
+    nvcc = shutil.which('nvcc') or (
+        home and shutil.which('nvcc', path=f'{home}/bin')
+    )
     if gpu and not nvcc:
         fail(NO_NVCC.format(cuda=cuda, python=python, pin=pin))
-    key = '-'.join([pin.replace('==', '-'), sys.implementation.cache_tag,
-                    'torch' + version, 'cuda' if gpu else 'cpu',
-                    sysconfig.get_platform()])
+    key = '-'.join(
+        [
+            pin.replace('==', '-'),
+            sys.implementation.cache_tag,
+            'torch' + version,
+            'cuda' if gpu else 'cpu',
+            sysconfig.get_platform(),
+        ]
+    )
     folder = CACHE / key
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'lock', 'w') as lock:
@@ -158,23 +186,51 @@ def mmcv_wheel(python, stack, log):
         source = folder / 'source'
         if not list(source.glob('*/setup.py')):
             shutil.rmtree(source, ignore_errors=True)
-            run(f'download the source of {pin}',
-                [*pip, 'download', '--no-deps', '--no-build-isolation',
-                 '--no-binary', ':all:', '-d', source / 'sdist', pin], log)
+            run(
+                f'download the source of {pin}',
+                [
+                    *pip,
+                    'download',
+                    '--no-deps',
+                    '--no-build-isolation',
+                    '--no-binary',
+                    ':all:',
+                    '-d',
+                    source / 'sdist',
+                    pin,
+                ],
+                log,
+            )
             archive = next((source / 'sdist').iterdir())
             shutil.unpack_archive(archive, source / 'unpacked')
             next((source / 'unpacked').iterdir()).rename(source / 'mmcv')
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
         jobs = max(1, min(os.cpu_count() or 1, memory // 2**31))
         # ninja on the path: without it setuptools compiles on one core.
-        env = dict(os.environ, MMCV_WITH_OPS='1', MAX_JOBS=str(jobs),
-                   FORCE_CUDA='1' if gpu else '0',
-                   CFLAGS=os.environ.get('CFLAGS', '') + ' -g0',
-                   PATH=f'{Path(python).parent}:{os.environ["PATH"]}')
-        run(f"build {pin} with {'CUDA' if gpu else 'CPU'} ops, once for this "
+        env = dict(
+            os.environ,
+            MMCV_WITH_OPS='1',
+            MAX_JOBS=str(jobs),
+            FORCE_CUDA='1' if gpu else '0',
+            CFLAGS=os.environ.get('CFLAGS', '') + ' -g0',
+            PATH=f'{Path(python).parent}:{os.environ["PATH"]}',
+        )
+        run(
+            f'build {pin} with {"CUDA" if gpu else "CPU"} ops, once for this '
             'Python and torch (5 to 8 minutes on 2 cores)',
-            [*pip, 'wheel', '-v', '--no-deps', '--no-build-isolation',
-             '-w', source / 'wheel', source / 'mmcv'], log, env)
+            [
+                *pip,
+                'wheel',
+                '-v',
+                '--no-deps',
+                '--no-build-isolation',
+                '-w',
+                source / 'wheel',
+                source / 'mmcv',
+            ],
+            log,
+            env,
+        )
         for wheel in (source / 'wheel').glob('*.whl'):
             wheel.rename(folder / wheel.name)
         shutil.rmtree(source)
@@ -184,9 +240,11 @@ def mmcv_wheel(python, stack, log):
 def make_env(env, stack):
     """Create or complete the environment; its interpreter is returned."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        fail('Python 3.10 to 3.12 is needed, this is '
-             f'{sys.version.split()[0]}; call make with '
-             'BOOTSTRAP=python3.11 or another one you have.')
+        fail(
+            'Python 3.10 to 3.12 is needed, this is '
+            f'{sys.version.split()[0]}; call make with '
+            'BOOTSTRAP=python3.11 or another one you have.'
+        )
     python = env / 'bin' / 'python'
     locks = [ROOT / f'requirements/{name}.txt' for name in ('base', stack)]
     digest = hashlib.sha256(b''.join(p.read_bytes() for p in locks))
@@ -197,27 +255,63 @@ def make_env(env, stack):
     log = env / 'setup.log'
     if not python.exists():
         say(f'create {env}')
-        made = subprocess.run([sys.executable, '-m', 'venv', env],
-                              capture_output=True, text=True)
+        made = subprocess.run(
+            [sys.executable, '-m', 'venv', env], capture_output=True, text=True
+        )
         if made.returncode:
             shutil.rmtree(env, ignore_errors=True)
-            fail('python -m venv failed; on Debian and Ubuntu: apt-get '
-                 f'install python3-venv. {made.stdout.strip()[-300:]}')
+            fail(
+                'python -m venv failed; on Debian and Ubuntu: apt-get '
+                f'install python3-venv. {made.stdout.strip()[-300:]}'
+            )
     lock = locks[1]
-    install = [python, '-m', 'pip', 'install', '--retries', '2',
-               '--disable-pip-version-check']
+    install = [
+        python,
+        '-m',
+        'pip',
+        'install',
+        '--retries',
+        '2',
+        '--disable-pip-version-check',
+    ]
     # With dependencies: torch's CUDA builds bring packages of their own.
-    run('install torch and the build tools',
-        [*install, '-c', lock, 'torch', 'numpy', 'setuptools', 'wheel',
-         'ninja', 'packaging'], log)
+    run(
+        'install torch and the build tools',
+        [
+            *install,
+            '-c',
+            lock,
+            'torch',
+            'numpy',
+            'setuptools',
+            'wheel',
+            'ninja',
+            'packaging',
+        ],
+        log,
+    )
     extra = []
     if ask(python, PROBE % (STACKS[stack],))[1] is not True:
         extra = ['--find-links', mmcv_wheel(python, stack, log)]
-    run(f'install the {stack} stack',
-        [*install, '--no-deps', '--no-build-isolation', *extra,
-         '--only-binary', STACKS[stack][1], '-r', lock], log)
-    run('install mmdet_attn (editable)',
-        [*install, '--no-deps', '--no-build-isolation', '-e', ROOT], log)
+    run(
+        f'install the {stack} stack',
+        [
+            *install,
+            '--no-deps',
+            '--no-build-isolation',
+            *extra,
+            '--only-binary',
+            STACKS[stack][1],
+            '-r',
+            lock,
+        ],
+        log,
+    )
+    run(
+        'install mmdet_attn (editable)',
+        [*install, '--no-deps', '--no-build-isolation', '-e', ROOT],
+        log,
+    )
     if gap := lacks(python, stack):
         fail(f'{env} still lacks {gap} (log: {log})')
     stamp.touch()
@@ -232,8 +326,10 @@ def choose(args):
         if not python:
             fail(f'--python {args.python}: no such program')
         if gap := lacks(python, args.stack):
-            fail(f'{args.python} lacks {gap}; install the {args.stack} stack '
-                 'there, or leave PYTHON out and one is made.')
+            fail(
+                f'{args.python} lacks {gap}; install the {args.stack} stack '
+                'there, or leave PYTHON out and one is made.'
+            )
         return Path(python)
     active = os.environ.get('VIRTUAL_ENV') or os.environ.get('CONDA_PREFIX')
     if active:
@@ -247,23 +343,36 @@ def choose(args):
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n\n')[0],
-        epilog='Example: python3 tools/setup_env.py -- python -m pytest')
-    parser.add_argument('--stack', choices=STACKS, default='onedl',
-                        help='which packages (default: onedl)')
-    parser.add_argument('--env', default='.venv',
-                        help='where to make the environment (default: .venv)')
-    parser.add_argument('--python', help='use this interpreter, which must '
-                        'have the stack; nothing is installed')
-    parser.add_argument('command', nargs=argparse.REMAINDER,
-                        help='what to run there, after --')
+        epilog='Example: python3 tools/setup_env.py -- python -m pytest',
+    )
+    parser.add_argument(
+        '--stack',
+        choices=STACKS,
+        default='onedl',
+        help='which packages (default: onedl)',
+    )
+    parser.add_argument(
+        '--env',
+        default='.venv',
+        help='where to make the environment (default: .venv)',
+    )
+    parser.add_argument(
+        '--python',
+        help='use this interpreter, which must '
+        'have the stack; nothing is installed',
+    )
+    parser.add_argument(
+        'command', nargs=argparse.REMAINDER, help='what to run there, after --'
+    )
     args = parser.parse_args()
-    command = args.command[args.command[:1] == ['--']:]
+    command = args.command[args.command[:1] == ['--'] :]
     python = choose(args)
     if command:
         env = dict(os.environ)
         env['PATH'] = f'{python.parent}:{env["PATH"]}'
         env['PYTHONPATH'] = os.pathsep.join(
-            filter(None, [str(ROOT), env.get('PYTHONPATH')]))
+            filter(None, [str(ROOT), env.get('PYTHONPATH')])
+        )
         if python.name != 'python' and command[0] == 'python':
             command[0] = str(python)
         try:

@@ -14,7 +14,6 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.weights.checkpoint import (
     load_strictly,
     read_checkpoint,
-    set_trust,
     state_dict_of,
 )
 
@@ -76,7 +75,9 @@ def main():
     args = parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl, got {args.out}.')
-    state = state_dict_of(read_checkpoint(args.checkpoint, args.trust_checkpoint))
+    state = state_dict_of(
+        read_checkpoint(args.checkpoint, args.trust_checkpoint)
+    )
     cfg = load_config(args, 'val')
     cfg.load_from = args.checkpoint
     cfg.test_evaluator.classwise = True
@@ -88,10 +89,11 @@ def main():
         add_tta(cfg)
 
     runner = build_runner(cfg)
-    model = getattr(runner.model, 'module', runner.model)
     if not args.non_strict:
-        # Under --tta the detector lies one deeper.
-        load_strictly(model.module if args.tta else model, state)
+        detector = runner.model
+        while hasattr(detector, 'module'):  # data parallel, --tta
+            detector = detector.module
+        load_strictly(detector, state)
     if args.out:
         from mmdet.evaluation import DumpDetResults
 

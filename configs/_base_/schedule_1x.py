@@ -8,20 +8,23 @@ test_cfg = dict(type='TestLoop')
 param_scheduler = [
     # `end` counts the last warm-up iteration too: factor 1 at iteration 500.
     dict(
-        type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=501),
+        type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=501
+    ),
     dict(
         type='MultiStepLR',
         by_epoch=True,
         begin=0,
         end=12,
         milestones=[8, 11],
-        gamma=0.1)
+        gamma=0.1,
+    ),
 ]
 
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001),
-    clip_grad=dict(max_norm=35, norm_type=2))
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 
 # --auto-scale-lr scales from 4 GPUs x 2 images. RetinaNet's 0.01 is the
 # authors' too (their files are named bs8_lr0.01), twice mmdet's default.

@@ -9,7 +9,7 @@ of a two-stage detector have a background class, as they had then.
 """
 
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -35,6 +35,8 @@ class Dense(nn.Module):
     These depend on what is in the image; the heads of a two-stage detector
     see 1000 boxes and 100 masks instead, as in the paper's count.
     """
+
+    detector: Any
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()

@@ -52,10 +52,18 @@ def plot_curves(work_dir: str | Path, file: str | Path) -> Path:
         if points:
             label = key.removeprefix('coco/').replace('_mAP', ' AP')
             right.plot(*zip(*points, strict=True), marker='o', label=label)
-            right.annotate(f'{points[-1][1]:.3f}', points[-1], (-10, 8),
-                           textcoords='offset points')
-    right.set(xlabel='iteration', ylabel='AP (IoU 0.50 to 0.95)',
-              title='validation', ylim=(0, 1))
+            right.annotate(
+                f'{points[-1][1]:.3f}',
+                points[-1],
+                (-10, 8),
+                textcoords='offset points',
+            )
+    right.set(
+        xlabel='iteration',
+        ylabel='AP (IoU 0.50 to 0.95)',
+        title='validation',
+        ylim=(0, 1),
+    )
     right.legend(frameon=False, loc='upper left')
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -10,8 +10,10 @@ from mmengine.config import Config
 from mmdet_attn.errors import InputError
 
 # Folder and annotation names, in the order in which they are looked for.
-LAYOUTS = ({'train': 'train', 'val': 'val'},
-           {'train': 'train2017', 'val': 'val2017'})
+LAYOUTS = (
+    {'train': 'train', 'val': 'val'},
+    {'train': 'train2017', 'val': 'val2017'},
+)
 TOLERANCE = 1.0  # pixels a box may reach over its image: rounding
 
 
@@ -50,7 +52,9 @@ def check_annotations(file: Path, masks: bool = False) -> tuple[str, ...]:
     """
     try:
         content = json.loads(file.read_text(encoding='utf-8'))
-        images = {i['id']: (i['width'], i['height']) for i in content['images']}
+        images = {
+            i['id']: (i['width'], i['height']) for i in content['images']
+        }
         names = {c['id']: c['name'] for c in content['categories']}
         annotations = content['annotations']
     except (ValueError, KeyError, TypeError) as error:

@@ -15,20 +15,21 @@ import numpy as np
 from mmdet_attn.errors import InputError
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
-MIN_VISIBLE = 0.4  # of a shape's pixels; what shows less is not labelled
-MAX_TURN = np.pi / 9
-MIN_CONTRAST = 60  # of 255, to what a shape covers, in at least one channel
+MIN_VISIBLE = 0.5  # of a shape's pixels; what shows less is not labelled
+MAX_TURN = np.pi / 12
+MIN_CONTRAST = 90  # of 255, to what a shape covers, in at least one channel
 CROWD_RATE = 0.08  # of the images
 
 
 def outline(kind: str, rng: np.random.Generator) -> np.ndarray:
     """Corners of a slightly turned shape of radius 1, ``(K, 2)``."""
+    radius: np.ndarray = np.ones(1)
     if kind == 'circle':
-        angle, radius = np.linspace(0, 2 * np.pi, 48, endpoint=False), 1.0
+        angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     elif kind == 'square':
-        angle, radius = np.pi / 4 + np.arange(4) * np.pi / 2, 1.0
+        angle = np.pi / 4 + np.arange(4) * np.pi / 2
     elif kind == 'triangle':
-        angle, radius = -np.pi / 2 + np.arange(3) * 2 * np.pi / 3, 1.0
+        angle = -np.pi / 2 + np.arange(3) * 2 * np.pi / 3
     elif kind == 'star':
         angle = -np.pi / 2 + np.arange(10) * np.pi / 5
         radius = np.tile([1.0, 0.42], 5)
@@ -48,7 +49,7 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
 
     coarse = rng.uniform(60, 200, (6, 6, 3)).astype(np.float32)
     image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-    for _ in range(rng.integers(8, 20)):
+    for _ in range(rng.integers(5, 13)):
         start, end = rng.integers(0, size, (2, 2))
         colour = rng.uniform(30, 225, 3)
         cv2.line(
@@ -59,8 +60,8 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
             int(rng.integers(1, 3)),
             cv2.LINE_AA,
         )
-    image += rng.normal(0, 5, image.shape)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    noisy = image + rng.normal(0, 5, image.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def paint(
@@ -92,15 +93,25 @@ def paint(
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
-    """Outer contours of a mask in COCO's form, along the edges of pixels."""
+    """A mask in COCO's form: polygons along the edges of pixels."""
     import cv2
 
     # Contours run through pixel centres. On the doubled mask those lie a
     # quarter pixel inside the edge, near enough to rasterise back exactly.
     double = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
-    contours, _ = cv2.findContours(
-        double, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    contours, hierarchy = cv2.findContours(
+        double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
+    holes = [
+        c for c, h in zip(contours, hierarchy[0], strict=True) if h[3] >= 0
+    ]
+    if holes:
+        # COCO's polygons have none: cut the mask in two through the hole.
+        column = int(holes[0][:, 0, 0].mean()) // 2
+        left, right = mask.copy(), mask.copy()
+        left[:, column:] = False
+        right[:, :column] = False
+        return polygons(left) + polygons(right)
     return [((c.ravel() + 0.5) / 2).tolist() for c in contours]
 
 
@@ -114,9 +125,7 @@ def run_lengths(mask: np.ndarray) -> dict:
     return {'size': list(mask.shape), 'counts': counts.tolist()}
 
 
-def draw(
-    size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[dict]]:
+def draw(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
     """One image ``(size, size, 3)`` and its annotations, without ids."""
     image = background(size, rng)
     owner = np.zeros((size, size), np.int32)
@@ -135,10 +144,10 @@ def draw(
             centre = middle + rng.uniform(-0.2, 0.2, 2) * size
             pixels += place(label, rng.uniform(0.025, 0.05) * size, centre)
         drawn.append((label, pixels, True))
-    for _ in range(rng.integers(2, 8)):
+    for _ in range(rng.integers(2, 7)):
         label = int(rng.integers(len(CLASSES)))
         # Uniform in the logarithm: small ones as often as large ones.
-        radius = np.exp(rng.uniform(np.log(0.05), np.log(0.24))) * size
+        radius = np.exp(rng.uniform(np.log(0.06), np.log(0.25))) * size
         pixels = place(label, radius, rng.uniform(0.08, 0.92, 2) * size)
         drawn.append((label, pixels, False))
 
@@ -149,7 +158,10 @@ def draw(
         if visible < max(16, 0 if crowd else MIN_VISIBLE * pixels):
             continue
         shape = run_lengths(mask) if crowd else polygons(mask)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        rows, columns = (
+            np.flatnonzero(mask.any(1)),
+            np.flatnonzero(mask.any(0)),
+        )
         x, y = int(columns[0]), int(rows[0])
         box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
         annotations.append(

@@ -23,10 +23,18 @@ def mmengine_globals() -> list:
     import numpy as np
 
     core = np._core if hasattr(np, '_core') else np.core
-    kinds = (bool, *np.sctypeDict.values())
-    dtypes = {type(np.dtype(kind)) for kind in kinds}
+    dtypes = {type(np.dtype(kind)) for kind in np.sctypeDict.values()}
     array = [core.multiarray._reconstruct, core.multiarray.scalar]
-    return [HistoryBuffer, np.ndarray, np.dtype, *array, *dtypes]
+    # A log buffer names its statistics by getattr, which could fetch
+    # anything; what stands in for it fetches nothing else.
+    getattr_ = (_statistic, 'builtins.getattr')
+    return [HistoryBuffer, getattr_, np.ndarray, np.dtype, *array, *dtypes]
+
+
+def _statistic(owner: type, name: str):
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'Unsupported GLOBAL {owner}.{name}')
 
 
 def set_trust(trust: bool) -> None:
@@ -61,8 +69,8 @@ def read_checkpoint(path: str, trust: bool = False) -> dict:
             )
         else:
             content = CheckpointLoader.load_checkpoint(path, 'cpu')
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        culprit = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+    except Exception as error:  # a damaged file can fail in any way
+        culprit = re.search(r'GLOBAL ([\w.]+)', str(error))
         if culprit:
             raise InputError(
                 f'{path} wants to import {culprit[1]}, which is neither a '
@@ -70,9 +78,11 @@ def read_checkpoint(path: str, trust: bool = False) -> dict:
                 'run any code. If you know who wrote the file: '
                 '--trust-checkpoint.'
             ) from None
-        reason = str(error).strip().splitlines() or ['it is empty']
+        reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error))
         raise InputError(
-            f'{path} is not a checkpoint that torch can read: {reason[0]}'
+            f'{path} is not a checkpoint that torch can read; it may be '
+            f'empty, cut short or of another format '
+            f'({type(error).__name__}: {reason.strip().split(chr(10))[0]}).'
         ) from None
     if not isinstance(content, dict):
         raise InputError(
@@ -121,8 +131,10 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor]) -> None:
     parts += _listing(
         'of other shapes',
         list(shapes),
-        lambda key: f': {shapes[key][0]} in the checkpoint, '
-        f'{shapes[key][1]} in the config',
+        lambda key: (
+            f': {shapes[key][0]} in the checkpoint, '
+            f'{shapes[key][1]} in the config'
+        ),
     )
     parts.append('Likely causes:')
     parts += [f'  - {c}' for c in _causes(model, missing, unexpected, shapes)]
@@ -144,9 +156,7 @@ def _listing(title, keys, note=lambda key: '') -> list[str]:
 
 def _causes(model, missing, unexpected, shapes) -> list[str]:
     modules = dict(model.named_modules())
-    plugins = {
-        name for name, m in modules.items() if isinstance(m, Attention)
-    }
+    plugins = {name for name, m in modules.items() if isinstance(m, Attention)}
     causes = []
 
     def owner(key):
@@ -162,8 +172,10 @@ def _causes(model, missing, unexpected, shapes) -> list[str]:
     extra = set()
     for key in unexpected:
         match = re.match(r'(.*\.layer\d+\.\d+)\.(\w+)\.', key)
-        if match and match[1] in modules and f'{match[1]}.{match[2]}' not in (
-            modules
+        if (
+            match
+            and match[1] in modules
+            and f'{match[1]}.{match[2]}' not in (modules)
         ):
             extra.add(match[2])
     if extra:

@@ -3,13 +3,16 @@ plugins = [
     dict(
         cfg=dict(type='mmdet_attn.ECA', kernel_size=3, identity_init=True),
         stages=(True, False, False, False),
-        position='after_conv3'),
+        position='after_conv3',
+    ),
     dict(
         cfg=dict(type='mmdet_attn.ECA', kernel_size=5, identity_init=True),
         stages=(False, True, True, False),
-        position='after_conv3'),
+        position='after_conv3',
+    ),
     dict(
         cfg=dict(type='mmdet_attn.ECA', kernel_size=7, identity_init=True),
         stages=(False, False, False, True),
-        position='after_conv3')
+        position='after_conv3',
+    ),
 ]

@@ -2,5 +2,6 @@
 plugins = [
     dict(
         cfg=dict(type='mmdet_attn.SE', bias=False, identity_init=True),
-        position='after_conv3')
+        position='after_conv3',
+    )
 ]

@@ -1,0 +1,105 @@
+"""Parameters and FLOPs: every cell of the paper's Table 5, to its digit."""
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT, run_tool
+from mmengine.config import Config
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmdet_attn import ECA
+from mmdet_attn.analysis.complexity import PAPER, complexity
+from mmdet_attn.analysis.paper import TABLE_5
+from mmdet_attn.errors import InputError
+
+
+def load(name):
+    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+
+
+@pytest.mark.parametrize('name', TABLE_5)
+def test_table_5(name):
+    found, paper = complexity(load(name)), TABLE_5[name]
+    assert f'{found.params_m:.2f}' == f'{paper.params_m:.2f}'
+    assert f'{found.gflops:.2f}' == f'{paper.gflops:.2f}'
+
+
+def count(module, *shape):
+    counter = FlopCounterMode(display=False, custom_mapping=PAPER)
+    with torch.no_grad(), counter:
+        module.eval()(torch.zeros(shape))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ('module', 'shape', 'units'),
+    [
+        # output positions x kernel x in x out / groups, + out if biased
+        (nn.Conv2d(8, 6, 3, bias=False), (1, 8, 7, 5), 15 * 9 * 8 * 6),
+        (nn.Conv2d(8, 6, 3, groups=2), (1, 8, 7, 5), 15 * (9 * 8 * 3 + 6)),
+        (nn.ConvTranspose2d(4, 6, 2, 2), (1, 4, 3, 5), 60 * (4 * 24 + 6)),
+        (nn.Linear(8, 6), (10, 8), 10 * 48),
+        (nn.BatchNorm2d(4), (1, 4, 5, 6), 2 * 120),
+        (nn.ReLU(inplace=True), (1, 4, 5, 6), 120),
+        (nn.MaxPool2d(2), (1, 4, 6, 6), 144),
+        (nn.AvgPool2d(2), (1, 4, 6, 6), 144),
+        (nn.AdaptiveAvgPool2d(1), (1, 4, 5, 6), 120),
+        (nn.Sigmoid(), (1, 4, 5, 6), 0),
+        # the pooling reads C H W, the convolution writes C of k taps
+        (ECA(16, kernel_size=3), (1, 16, 5, 6), 480 + 48),
+    ],
+)
+def test_units(module, shape, units):
+    assert count(module, *shape) == units
+
+
+def test_mmengine_convention():
+    """All parameters, and FLOPs that grow with the image."""
+    cfg = load('demo/faster_rcnn_r50_eca_shapes')
+    small = complexity(cfg, (64, 64), 'mmengine')
+    large = complexity(cfg, (128, 128), 'mmengine')
+    from mmdet.registry import MODELS
+
+    model = MODELS.build(cfg.model)
+    total = sum(p.numel() for p in model.parameters())
+    assert small.params_m == large.params_m == total / 1e6
+    assert small.gflops < large.gflops
+
+
+def test_bad_input(tmp_path):
+    cfg = load('retinanet_r50')
+    with pytest.raises(InputError, match=r'32 x 32, got \(0, 64\)'):
+        complexity(cfg, (0, 64))
+    with pytest.raises(InputError, match="'paper' or 'mmengine', got 'mac'"):
+        complexity(cfg, convention='mac')
+    file = tmp_path / 'cascade.py'
+    file.write_text("_base_ = 'mmdet::_base_/models/cascade-rcnn_r50_fpn.py'")
+    cfg = Config.fromfile(file)
+    with pytest.raises(InputError, match='CascadeRCNN: only detectors with'):
+        complexity(cfg)
+
+
+def test_tool(tmp_path):
+    file = tmp_path / 'rows.json'
+    output = run_tool(
+        'tools/analysis_tools/complexity.py',
+        'configs/retinanet_r50_eca.py',
+        'configs/demo/retinanet_r50_eca_shapes.py',
+        '--json',
+        file,
+    )
+    assert '37.74' in output
+    assert '239.43' in output
+    paper, demo = json.loads(file.read_text())
+    assert paper == {
+        'config': 'configs/retinanet_r50_eca.py',
+        'params_m': pytest.approx(37.743, abs=1e-3),
+        'gflops': pytest.approx(239.429, abs=1e-3),
+        'paper_params_m': 37.74,
+        'paper_gflops': 239.43,
+    }
+    assert demo['paper_gflops'] is None
+    output = run_tool('tools/analysis_tools/complexity.py', 'x.py', ok=False)
+    assert 'x.py: no such config' in output

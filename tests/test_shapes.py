@@ -1,0 +1,115 @@
+"""The rendered set: sound, the same for a seed, refused where it must be."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from conftest import run_tool
+from pycocotools.coco import COCO
+
+from mmdet_attn.datasets.coco_folder import check_annotations
+from mmdet_attn.datasets.shapes import CLASSES, make_shapes, run_lengths
+from mmdet_attn.errors import InputError
+
+
+def digest(root):
+    return {
+        str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in sorted(root.rglob('*'))
+        if f.is_file()
+    }
+
+
+def test_same_seed_same_bytes(tmp_path):
+    for name, seed in (('a', 3), ('b', 3), ('c', 4)):
+        make_shapes(tmp_path / name, train=3, val=2, size=80, seed=seed)
+    a, b, c = (digest(tmp_path / name) for name in 'abc')
+    assert len(a) == 7
+    assert a == b
+    assert all(a[name] != c[name] for name in a)
+
+
+def test_annotations_describe_the_pixels(tmp_path):
+    make_shapes(tmp_path / 'set', train=60, val=1, size=128, seed=1)
+    file = tmp_path / 'set/annotations/instances_train.json'
+    assert check_annotations(file, masks=True) == CLASSES
+    coco = COCO(file)
+    crowds = 0
+    for image in coco.imgs:
+        owned = np.zeros((128, 128), int)
+        for annotation in coco.imgToAnns[image]:
+            mask = coco.annToMask(annotation).astype(bool)
+            owned += mask
+            assert mask.sum() == annotation['area']
+            rows, columns = (
+                np.flatnonzero(mask.any(1)),
+                np.flatnonzero(mask.any(0)),
+            )
+            x, y, width, height = annotation['bbox']
+            assert (x, x + width) == (columns[0], columns[-1] + 1)
+            assert (y, y + height) == (rows[0], rows[-1] + 1)
+            crowds += annotation['iscrowd']
+        assert owned.max() <= 1  # what is visible belongs to one shape
+    seen = {a['category_id'] for a in coco.anns.values()}
+    assert seen == {1, 2, 3, 4, 5}
+    assert 1 <= crowds <= 15
+    areas = [a['area'] for a in coco.anns.values()]
+    assert max(areas) > 20 * min(areas)
+
+
+@pytest.mark.parametrize('fill', [0.0, 0.3, 1.0])
+def test_run_lengths(fill):
+    mask = np.random.default_rng(0).random((7, 5)) < fill
+    code = run_lengths(mask)
+    flat = np.concatenate(
+        [np.full(n, i % 2) for i, n in enumerate(code['counts'])]
+    )
+    assert np.array_equal(flat.reshape(7, 5, order='F').astype(bool), mask)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(train=0), 'train must be at least 1, got 0'),
+        (dict(val=-1), 'val must be at least 1, got -1'),
+        (dict(size=10), 'size must be at least 64, got 10'),
+    ],
+)
+def test_bad_sizes(tmp_path, kwargs, message):
+    with pytest.raises(InputError, match=message):
+        make_shapes(tmp_path / 'set', **kwargs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / 'keep.txt').write_text('mine')
+    output = run_tool(
+        'tools/dataset_converters/make_shapes.py', tmp_path, ok=False
+    )
+    assert f'error: {tmp_path} is not empty' in output
+    assert 'Traceback' not in output
+    assert [f.name for f in tmp_path.iterdir()] == ['keep.txt']
+
+
+def test_tool(tmp_path):
+    root = tmp_path / 'set'
+    output = run_tool(
+        'tools/dataset_converters/make_shapes.py',
+        root,
+        '--train',
+        2,
+        '--val',
+        1,
+        '--size',
+        64,
+    )
+    assert '2 training, 1 validation images' in output
+    content = json.loads(
+        (root / 'annotations/instances_train.json').read_text()
+    )
+    assert [i['file_name'] for i in content['images']] == [
+        '000001.png',
+        '000002.png',
+    ]
+    assert (root / 'val/000001.png').is_file()
