@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.weights import torchvision
 
 STACK_HINT = (
     "pip install 'mmdet_attn[onedl]' (or [openmmlab]), or run make demo in a "
@@ -106,9 +107,10 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         args: What :func:`config_parser` parsed.
         splits: What is needed of ``--data-root``.
     """
-    require_stack()
     if not Path(args.config).is_file():
         raise InputError(f'{args.config}: no such config.')
+    require_stack()
+    torchvision.register()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     if args.cfg_options:

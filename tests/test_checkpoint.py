@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import re
+import sys
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmdet_attn.errors import InputError
@@ -59,8 +63,6 @@ def test_runs_no_code(tmp_path, monkeypatch):
         read_checkpoint('evil.pth')
     assert not os.path.exists('ran')
     # Neither does any later load in this process, mmengine's included.
-    from mmengine.runner import CheckpointLoader
-
     with pytest.raises(pickle.UnpicklingError):
         CheckpointLoader.load_checkpoint('evil.pth', 'cpu')
     assert not os.path.exists('ran')
@@ -93,6 +95,30 @@ def test_not_a_checkpoint(tmp_path):
     torch.save([1, 2], tmp_path / 'list')
     with pytest.raises(InputError, match='holds a list, not a checkpoint'):
         read_checkpoint(str(tmp_path / 'list'))
+
+
+def test_torchvision_addresses_need_no_torchvision(monkeypatch):
+    """The configs' default weights: found in mmengine's own table."""
+    from mmdet_attn.weights import torchvision
+
+    asked = []
+    monkeypatch.setattr(
+        torchvision, 'load_from_http', lambda url, where: asked.append(url)
+    )
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+    torchvision.register()
+    for depth in (18, 34, 50, 101, 152):
+        CheckpointLoader.load_checkpoint(f'torchvision://resnet{depth}')
+        assert re.fullmatch(
+            rf'https://.*/resnet{depth}-\w{{8}}\.pth', asked.pop()
+        )
+
+    def offline(url, where):
+        raise URLError('no route')
+
+    monkeypatch.setattr(torchvision, 'load_from_http', offline)
+    with pytest.raises(InputError, match=r'no route.*init_cfg\.checkpoint=F'):
+        torchvision.load('torchvision://resnet50')
 
 
 def detector(change=lambda cfg: None, name='demo/faster_rcnn_r50_eca_shapes'):

@@ -91,17 +91,15 @@ def run(step, command, log, env=None):
     say(f'{step} ...')
     start, shown = time.time(), 0.0
     lines = []
-    with (
-        open(log, 'a') as file,
-        subprocess.Popen(
-            [str(part) for part in command],
-            env=env,
-            text=True,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env=env,
+        text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with process, open(log, 'a') as file:
         for line in process.stdout:
             file.write(line)
             file.flush()
@@ -253,7 +251,9 @@ def make_env(env, stack):
         return python
     start = time.time()
     log = env / 'setup.log'
-    if not python.exists():
+    if other := [s.name for s in env.glob('*.stamp') if stack not in s.name]:
+        fail(f'{env} holds another stack ({other[0]}): name another --env.')
+    if not (env / 'bin' / 'pip').exists():
         say(f'create {env}')
         made = subprocess.run(
             [sys.executable, '-m', 'venv', env], capture_output=True, text=True

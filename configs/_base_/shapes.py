@@ -3,7 +3,17 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = 'data/shapes/'
-metainfo = dict(classes=('circle', 'square', 'triangle', 'star', 'cross'))
+metainfo = dict(
+    classes=('circle', 'square', 'triangle', 'star', 'cross'),
+    palette=[
+        (230, 25, 75),
+        (60, 180, 75),
+        (0, 130, 200),
+        (255, 225, 25),
+        (240, 50, 230),
+    ],
+)
+visualizer = dict(line_width=1)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -145,10 +145,6 @@ def use_data_root(
             f'{classes["train"]} and {classes["val"]}.'
         )
     names = classes['val']
-    # The 80 colours of COCO serve as many classes; more need other ones.
-    metainfo = {'classes': names} | (
-        {'palette': 'random'} if len(names) > 80 else {}
-    )
     loaders = {'train': 'train', 'val': 'val', 'test': 'val'}
     for key, split in loaders.items():
         if split not in found:
@@ -162,7 +158,7 @@ def use_data_root(
             data_root=str(path),
             ann_file=file,
             data_prefix={'img': images},
-            metainfo=metainfo,
+            metainfo=_metainfo(names, dataset.get('metainfo', {})),
         )
         if key != 'train':
             for metric in _dicts(cfg[f'{key}_evaluator']):
@@ -171,6 +167,14 @@ def use_data_root(
     for head in _dicts(cfg.model):
         if 'num_classes' in head:
             head['num_classes'] = len(names)
+
+
+def _metainfo(names: tuple[str, ...], old: dict) -> dict:
+    """Class names with colours; COCO's 80 are what mmdet has by default."""
+    palette = old.get('palette')
+    if palette is None or len(palette) != len(names):
+        palette = 'random' if len(names) > 80 else None
+    return {'classes': names} | ({'palette': palette} if palette else {})
 
 
 def _dicts(node) -> Iterator[dict]:
