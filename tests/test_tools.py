@@ -44,8 +44,10 @@ def user_error(*command):
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
     """Data set, work directory and log of one training in two processes."""
-    # Both test workers share it.
-    base = tmp_path_factory.getbasetemp().parent / 'trained'
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        base = base.parent  # the workers share it
+    base = base / 'trained'
     with FileLock(f'{base}.lock'):
         if not (base / 'log').exists():
             make_shapes(base / 'data', train=8, val=4, size=96)
