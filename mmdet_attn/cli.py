@@ -142,6 +142,12 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
             '--launcher pytorch runs under torchrun: '
             'tools/dist_train.sh CONFIG GPUS.'
         )
+    # Where batch norm learns, every process has statistics of its own. The
+    # evaluation during training would then mix them, and the checkpoint hold
+    # those of the first.
+    hooks = list(cfg.get('custom_hooks') or [])
+    if all(hook['type'] != 'SyncBuffersHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='SyncBuffersHook')]
     if get_device() == 'cpu':
         if launcher != 'pytorch':
             raise InputError(

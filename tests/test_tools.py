@@ -79,6 +79,8 @@ def test_two_processes_train(trained):
     losses = re.findall(r' loss: ([\d.]+)', log)
     assert len(losses) == 2
     assert all(float(loss) > 0 for loss in losses)
+    # The processes evaluate with the same statistics of batch norm.
+    assert re.search(r'SyncBuffersHook', log)
 
 
 @pytest.mark.parametrize('processes', [1, 2])

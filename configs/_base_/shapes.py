@@ -98,5 +98,3 @@ randomness = dict(seed=0)
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=1)
 )
-# Batch norm learns here: without this the processes' statistics drift apart.
-custom_hooks = [dict(type='SyncBuffersHook')]
