@@ -11,6 +11,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
 
+# For --cfg-options: worker processes cost more than small sets take to load.
+NO_WORKERS = [
+    f'{split}_dataloader.{option}'
+    for split in ('train', 'val', 'test')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
+
 torch.set_num_threads(1)
 
 

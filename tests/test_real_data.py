@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import need_shared, run_tool
+from conftest import NO_WORKERS, need_shared, run_tool
 
 # A narrow ResNet-50 from scratch, small images, two iterations.
 NARROW = [
@@ -13,12 +13,7 @@ NARROW = [
     'model.backbone.frozen_stages=-1',
     'model.backbone.norm_eval=False',
     'model.neck.in_channels=[32,64,128,256]',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-    'test_dataloader.num_workers=0',
-    'test_dataloader.persistent_workers=False',
+    *NO_WORKERS,
     'train_dataloader.dataset.pipeline.2.scale=(192,128)',
     'val_dataloader.dataset.pipeline.1.scale=(192,128)',
     'test_dataloader.dataset.pipeline.1.scale=(192,128)',

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import NO_WORKERS, ROOT, run_tool
 from filelock import FileLock
 
 from mmdet_attn.datasets.shapes import make_shapes
@@ -17,12 +17,7 @@ CONFIG = 'configs/demo/faster_rcnn_r50_eca_shapes.py'
 QUICK = [
     'train_cfg.max_epochs=2',
     'train_cfg.val_interval=2',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-    'test_dataloader.num_workers=0',
-    'test_dataloader.persistent_workers=False',
+    *NO_WORKERS,
     # Found at random, so that AP is not zero by construction.
     'model.test_cfg.rcnn.score_thr=0.0',
     'default_hooks.logger.interval=1',

@@ -63,7 +63,7 @@ def run(log, *command):
                 print(f'  {text[:110]}', flush=True)
     if process.returncode:
         print(''.join(lines[-20:]), file=sys.stderr)
-        raise InputError(f'{command[-1]}: the command failed; log: {log}')
+        raise InputError(f'the command above failed; log: {log}')
     return time.time() - start
 
 

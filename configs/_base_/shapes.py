@@ -14,6 +14,14 @@ metainfo = dict(
     ],
 )
 visualizer = dict(line_width=1)
+# A quarter of ResNet-50's width, trained from scratch.
+narrow = dict(
+    base_channels=16,
+    stem_channels=16,
+    frozen_stages=-1,
+    norm_eval=False,
+    init_cfg=None,
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -3,16 +3,8 @@ _base_ = [
     '../_base_/shapes.py',
     '../_base_/attention/eca.py',
 ]
-# A quarter of ResNet-50's width, trained from scratch.
 model = dict(
-    backbone=dict(
-        base_channels=16,
-        stem_channels=16,
-        frozen_stages=-1,
-        norm_eval=False,
-        init_cfg=None,
-        plugins=_base_.plugins,
-    ),
+    backbone=dict(**_base_.narrow, plugins=_base_.plugins),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=48, num_outs=4),
     rpn_head=dict(
         in_channels=48,
