@@ -38,6 +38,22 @@ def test_import_needs_torch_and_mmengine_only():
     assert foreign <= {'mmengine', 'torch'}
 
 
+@pytest.mark.parametrize('scope', ['mmdet', None])
+def test_dotted_name_needs_no_import(scope):
+    """In anybody's script: the type alone imports mmdet_attn."""
+    done = python(
+        'import sys\n'
+        'from mmengine.registry import init_default_scope\n'
+        'from mmdet.models import ResNet\n'
+        f'if {scope!r}: init_default_scope({scope!r})\n'
+        'assert "mmdet_attn" not in sys.modules\n'
+        'plugin = dict(cfg=dict(type="mmdet_attn.ECA"),\n'
+        '              position="after_conv3")\n'
+        'print(type(ResNet(50, plugins=[plugin]).layer4[2].eca))'
+    )
+    assert "<class 'mmdet_attn.plugins.eca.ECA'>" in done.stdout, done.stderr
+
+
 def test_missing_stack_is_explained(tmp_path):
     """A part that needs mmdet says what to install."""
     (tmp_path / 'mmdet.py').write_text('raise ImportError("no mmdet here")')

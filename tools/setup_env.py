@@ -254,6 +254,10 @@ def make_env(env, stack):
     if other := [s.name for s in env.glob('*.stamp') if stack not in s.name]:
         fail(f'{env} holds another stack ({other[0]}): name another --env.')
     if not (env / 'bin' / 'pip').exists():
+        pin = pin_of(STACKS[stack][1], stack).replace('==', '-')
+        tag = sys.implementation.cache_tag
+        if not list(CACHE.glob(f'{pin}-{tag}-*/*.whl')):
+            check_compiler()
         say(f'create {env}')
         made = subprocess.run(
             [sys.executable, '-m', 'venv', env], capture_output=True, text=True
