@@ -16,13 +16,13 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.checkpoint import (
+from mmdet_attn.weights.safe import (
     FORCE_SAFE,
     FORCE_UNSAFE,
-    load_strictly,
     read_checkpoint,
     state_dict_of,
 )
+from mmdet_attn.weights.strict import load_strictly
 
 
 class Evil:
@@ -198,6 +198,21 @@ def test_other_number_of_classes(state):
     assert 'kernel_size' not in text
 
 
+def test_other_width(state):
+    def widen(cfg):
+        cfg.model.backbone.stem_channels = 32
+
+    text = refusal(detector(widen), state)
+    assert 'another backbone: its stem has another width' in text
+    assert 'classes' not in text
+
+
+def test_other_detector(state):
+    model = detector(name='demo/retinanet_r50_eca_shapes')
+    text = refusal(model, state)
+    assert 'another detector: it has roi_head, the config has not' in text
+
+
 def test_other_depth(state):
     def deepen(cfg):
         cfg.model.backbone.depth = 101
@@ -216,5 +231,5 @@ def test_alpha_missing_in_the_config(state):
 
 
 def test_another_model():
-    text = refusal(nn.Linear(2, 2), {'a.b': torch.ones(1)})
+    text = refusal(nn.Linear(2, 2), {'weight': torch.ones(2, 2)})
     assert 'another model: compare the two configs' in text

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT, need_shared
 from mmengine.config import Config
 
-from mmdet_attn.datasets.coco_folder import check_annotations, use_data_root
+from mmdet_attn.datasets.coco_check import check_annotations
+from mmdet_attn.datasets.coco_folder import use_data_root
 from mmdet_attn.errors import InputError
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')

@@ -8,7 +8,7 @@ import pytest
 from conftest import run_tool
 from pycocotools.coco import COCO
 
-from mmdet_attn.datasets.coco_folder import check_annotations
+from mmdet_attn.datasets.coco_check import check_annotations
 from mmdet_attn.datasets.shapes import CLASSES, make_shapes, run_lengths
 from mmdet_attn.errors import InputError
 

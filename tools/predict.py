@@ -6,11 +6,8 @@ from pathlib import Path
 
 from mmdet_attn.cli import require_stack, user_errors
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.checkpoint import (
-    load_strictly,
-    read_checkpoint,
-    state_dict_of,
-)
+from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+from mmdet_attn.weights.strict import load_strictly
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 

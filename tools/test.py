@@ -4,18 +4,11 @@ from copy import deepcopy
 
 from mmengine.config import ConfigDict
 
-from mmdet_attn.cli import (
-    build_runner,
-    config_parser,
-    load_config,
-    user_errors,
-)
+from mmdet_attn.cli import config_parser, load_config, user_errors
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.checkpoint import (
-    load_strictly,
-    read_checkpoint,
-    state_dict_of,
-)
+from mmdet_attn.launch import build_runner
+from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+from mmdet_attn.weights.strict import load_strictly
 
 
 def parse_args():

@@ -2,14 +2,10 @@
 
 from mmengine.runner import find_latest_checkpoint
 
-from mmdet_attn.cli import (
-    build_runner,
-    config_parser,
-    load_config,
-    user_errors,
-)
+from mmdet_attn.cli import config_parser, load_config, user_errors
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.checkpoint import read_checkpoint, set_trust
+from mmdet_attn.launch import build_runner
+from mmdet_attn.weights.safe import read_checkpoint, set_trust
 
 
 def parse_args():

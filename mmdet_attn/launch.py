@@ -1,0 +1,62 @@
+"""Start a runner under any launcher, on CPU as on GPU."""
+
+import os
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+
+from mmdet_attn.errors import InputError
+
+
+def prepare_launch(cfg: Config, launcher: str) -> None:
+    """Make ``launcher`` work on this machine, on CPU as on GPU.
+
+    mmengine binds every process to a GPU; without one, the process group is
+    started here, before the runner would, and the model is wrapped without
+    device.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise InputError(
+            '--launcher pytorch runs under torchrun: '
+            'tools/dist_train.sh CONFIG GPUS.'
+        )
+    # Where batch norm learns, every process has statistics of its own. The
+    # evaluation during training would then mix them, and the checkpoint hold
+    # those of the first.
+    hooks = list(cfg.get('custom_hooks') or [])
+    if all(hook['type'] != 'SyncBuffersHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='SyncBuffersHook')]
+    if get_device() == 'cpu':
+        if launcher != 'pytorch':
+            raise InputError(
+                f'--launcher {launcher} needs GPUs; on CPU use '
+                'tools/dist_train.sh CONFIG PROCESSES.'
+            )
+        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+        wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+        wrapper.device_ids = None
+        cfg.model_wrapper_cfg = wrapper
+        torch.distributed.init_process_group('gloo')
+    elif get_device() == 'cuda':
+        rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if launcher == 'pytorch' and rank >= gpus:
+            raise InputError(
+                f'more processes on this node than its {gpus} GPU(s): start '
+                f'at most {gpus}.'
+            )
+
+
+def build_runner(cfg: Config):
+    """The runner of a config."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
