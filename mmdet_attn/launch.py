@@ -46,10 +46,11 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         cfg.model_wrapper_cfg = wrapper
         torch.distributed.init_process_group('gloo')
     elif get_device() == 'cuda':
-        rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
-        if launcher == 'pytorch' and rank >= gpus:
+        gpus = torch.cuda.device_count()
+        processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if processes > gpus:
             raise InputError(
-                f'more processes on this node than its {gpus} GPU(s): start '
+                f'{processes} processes on a node with {gpus} GPU(s): start '
                 f'at most {gpus}.'
             )
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from conftest import NO_WORKERS, ROOT, run_tool
 from filelock import FileLock
+from mmengine.config import Config
 
 from mmdet_attn.datasets.shapes import make_shapes
+from mmdet_attn.errors import InputError
 
 CONFIG = 'configs/demo/faster_rcnn_r50_eca_shapes.py'
 QUICK = [
@@ -306,6 +308,21 @@ def test_bad_command_lines(trained, tmp_path):
     ):
         assert expected in user_error(*command), command
     assert not (ROOT / 'x.json').exists()
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    from mmdet_attn import launch
+
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    cfg = Config(dict(model=dict(type='RetinaNet')))
+    with pytest.raises(InputError, match=r'4 processes .* 2 GPU\(s\): start'):
+        launch.prepare_launch(cfg, 'pytorch')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    launch.prepare_launch(cfg, 'pytorch')
+    assert 'model_wrapper_cfg' not in cfg  # mmengine binds the GPUs itself
 
 
 @pytest.mark.parametrize(

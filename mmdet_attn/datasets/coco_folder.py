@@ -53,7 +53,8 @@ def use_data_root(
     """
     path = Path(root)
     found = {split: find_split(path, split) for split in splits}
-    masks = any(step.get('with_mask') for step in _dicts(cfg.train_pipeline))
+    loader = cfg.get('train_dataloader')
+    masks = any(step.get('with_mask') for step in _dicts(loader))
     classes = {
         split: check_annotations(path / file, masks)
         for split, (_, file) in found.items()
