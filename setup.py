@@ -54,7 +54,7 @@ setup(
         ],
         'openmmlab': [
             'mmengine>=0.10.7',
-            'mmcv>=2.1.0',
+            'mmcv>=2.1.0,<2.2.0',  # mmdet 3.3.0 refuses 2.2 at import
             'mmdet>=3.3.0',
             'pycocotools',
         ],

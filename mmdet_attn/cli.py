@@ -14,8 +14,8 @@ from mmdet_attn.launch import prepare_launch
 from mmdet_attn.weights import torchvision
 
 STACK_HINT = (
-    "pip install 'mmdet_attn[onedl]' (or [openmmlab]), or run make demo in a "
-    'clone, which sets up everything.'
+    'run make demo in a clone of mmdet_attn, which sets up everything; by '
+    "hand: torch first, then pip install --no-build-isolation -e '.[onedl]'"
 )
 
 
@@ -27,7 +27,7 @@ def user_errors(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except InputError as error:
-            if os.environ.get('RANK', '0') == '0':
+            if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
                 print(
                     f'{Path(sys.argv[0]).name}: error: {error}',
                     file=sys.stderr,

@@ -103,3 +103,7 @@ def test_tool(tmp_path):
     assert demo['paper_gflops'] is None
     output = run_tool('tools/analysis_tools/complexity.py', 'x.py', ok=False)
     assert 'x.py: no such config' in output
+    output = run_tool(
+        'tools/analysis_tools/complexity.py', '--json', 'no/x', ok=False
+    )
+    assert '--json no/x: there is no such folder' in output

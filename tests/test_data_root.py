@@ -103,6 +103,10 @@ def set_first(key, value):
         (set_first('bbox', [-9, 0, 20, 5]), 'reaches outside its image'),
         (set_first('bbox', [1, 1, -5, 5]), r'not \[x, y, width, height\]'),
         (set_first('bbox', [1, 1, 5]), r'not \[x, y, width, height\]'),
+        (
+            lambda c: c['annotations'][0].pop('id'),
+            "not a COCO .*KeyError: 'id'",
+        ),
         (lambda c: c.pop('annotations'), "not a COCO .* KeyError: 'annot"),
     ],
 )
@@ -141,6 +145,21 @@ def test_categories_must_agree(copy):
     edit(copy, 'val', lambda c: c['categories'][0].update(name='disc'))
     with pytest.raises(InputError, match=r'categories of train and val .*dis'):
         use_data_root(load('faster_rcnn_r50'), str(copy))
+
+
+def test_names_must_differ(copy):
+    edit(copy, 'val', lambda c: c['categories'][0].update(name='star'))
+    with pytest.raises(InputError, match="2 categories are named 'star'"):
+        use_data_root(load('faster_rcnn_r50'), str(copy))
+
+
+def test_joined_sets_are_refused(shapes):
+    cfg = load('faster_rcnn_r50')
+    inner = cfg.train_dataloader.dataset
+    joined = dict(type='ConcatDataset', datasets=[inner, inner])
+    cfg.train_dataloader.dataset = joined
+    with pytest.raises(InputError, match=r'several data sets \(ConcatDataset'):
+        use_data_root(cfg, str(shapes))
 
 
 def test_not_json(copy):

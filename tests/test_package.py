@@ -64,7 +64,7 @@ def test_missing_stack_is_explained(tmp_path):
         PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}',
     )
     assert 'no mmdet here' in output
-    assert "pip install 'mmdet_attn[onedl]'" in output
+    assert "pip install --no-build-isolation -e '.[onedl]'" in output
     assert 'Traceback' not in output
 
 

@@ -26,6 +26,12 @@ QUICK = [
 ]
 
 
+def on(data, work):
+    """The options of every quick run; more --cfg-options may follow."""
+    options = ['--data-root', data, '--work-dir', work]
+    return [*options, '--cfg-options', *QUICK]
+
+
 def box_ap(output):
     """The last AP that a tool printed."""
     return re.findall(r'coco/bbox_mAP: ([-\d.]+)', output)[-1]
@@ -52,12 +58,7 @@ def trained(tmp_path_factory):
                 'tools/dist_train.sh',
                 CONFIG,
                 2,
-                '--data-root',
-                base / 'data',
-                '--work-dir',
-                base / 'work',
-                '--cfg-options',
-                *QUICK,
+                *on(base / 'data', base / 'work'),
             )
             (base / 'log').write_text(log)
     return base / 'data', base / 'work', (base / 'log').read_text()
@@ -77,7 +78,7 @@ def test_two_processes_train(trained):
     assert len(losses) == 2
     assert all(float(loss) > 0 for loss in losses)
     # The processes evaluate with the same statistics of batch norm.
-    assert re.search(r'SyncBuffersHook', log)
+    assert 'SyncBuffersHook' in log
 
 
 @pytest.mark.parametrize('processes', [1, 2])
@@ -88,16 +89,11 @@ def test_same_ap_as_in_training(trained, tmp_path, processes):
         command = ['tools/dist_test.sh', *command[1:], 2]
     output = run_tool(
         *command,
-        '--data-root',
-        data,
-        '--work-dir',
-        tmp_path,
         '--out',
         tmp_path / 'out.pkl',
         '--show-dir',
         'pictures',
-        '--cfg-options',
-        *QUICK,
+        *on(data, tmp_path),
     )
     assert box_ap(output) == box_ap(log)
     assert re.search(r'\| circle +\| [\dna.]+', output)  # AP per class
@@ -114,12 +110,7 @@ def test_tta(trained, tmp_path):
         CONFIG,
         last_checkpoint(work),
         '--tta',
-        '--data-root',
-        data,
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        *QUICK,
+        *on(data, tmp_path),
     )
     assert box_ap(output)
     message = user_error(
@@ -139,12 +130,7 @@ def test_resume(trained, tmp_path):
     copy = shutil.copytree(work, tmp_path / 'work')
     (copy / 'last_checkpoint').write_text(str(copy / 'epoch_2.pth'))
     options = [
-        '--data-root',
-        data,
-        '--work-dir',
-        copy,
-        '--cfg-options',
-        *QUICK,
+        *on(data, copy),
         'train_cfg.max_epochs=3',
         'train_dataloader.batch_size=8',
     ]
@@ -165,13 +151,8 @@ def test_flags_reach_the_config(trained, tmp_path):
     output = run_tool(
         'tools/train.py',
         CONFIG,
-        '--data-root',
-        data,
-        '--work-dir',
-        tmp_path,
         '--auto-scale-lr',
-        '--cfg-options',
-        *QUICK,
+        *on(data, tmp_path),
         'train_cfg.max_epochs=1',
         'model.backbone.plugins.0.cfg.kernel_size=7',
         'optim_wrapper.optimizer.lr=0.008',
@@ -227,12 +208,7 @@ def test_misfit_is_refused(trained, tmp_path):
         'tools/test.py',
         CONFIG,
         last_checkpoint(work),
-        '--data-root',
-        data,
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        *QUICK,
+        *on(data, tmp_path),
         'model.backbone.plugins.0.cfg.kernel_size=9',
     ]
     message = user_error(*arguments)
@@ -265,12 +241,7 @@ def test_unsafe_checkpoints_are_refused(trained, tmp_path):
         CONFIG,
         file,
         '--trust-checkpoint',
-        '--data-root',
-        data,
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        *QUICK,
+        *on(data, tmp_path),
     )
     assert box_ap(output)
 
@@ -362,6 +333,17 @@ def test_slurm(tmp_path, script, arguments, expected):
     ):
         assert word in asked
     assert any(word.endswith('/' + expected) for word in asked)
+
+
+def test_demo(trained, tmp_path):
+    """The whole of ``make demo``, on the very small set."""
+    data, _, _ = trained
+    output = run_tool('tools/demo.py', '--data', data, '--work-dir', tmp_path)
+    assert re.search(r'bbox_mAP +. 0\.\d{3}', output)
+    assert '$ tools/dist_train.sh configs/demo/faster' in output
+    assert len(list((tmp_path / 'pictures/vis').glob('*.png'))) == 4
+    assert (tmp_path / 'curves.png').stat().st_size > 10_000
+    assert last_checkpoint(tmp_path).name == 'epoch_8.pth'
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ def parse_args():
     parser.add_argument(
         '--data', default='data/shapes', help='the set; rendered if missing'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the training')
     return parser.parse_args()
 
 
@@ -84,8 +83,6 @@ def main():
         processes,
         *options,
         '--resume',
-        '--cfg-options',
-        f'randomness.seed={args.seed}',
     )
     checkpoint = Path((work / 'last_checkpoint').read_text().strip())
     test = run(log, 'tools/test.py', CONFIG, checkpoint, *options)

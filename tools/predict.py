@@ -64,7 +64,7 @@ def collect(names):
     if count > 1:
         raise InputError(
             f'{count} images are named {stem}: their results would overwrite '
-            'each other; predict them in separate calls.'
+            'each other; call again with another --out-dir.'
         )
     return [str(path) for path in images]
 

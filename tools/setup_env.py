@@ -253,14 +253,20 @@ def make_env(env, stack):
     log = env / 'setup.log'
     if other := [s.name for s in env.glob('*.stamp') if stack not in s.name]:
         fail(f'{env} holds another stack ({other[0]}): name another --env.')
-    if not (env / 'bin' / 'pip').exists():
+    stale = list(env.glob('*.stamp'))
+    if stale:
+        say(f'the requirements have changed: {env} is made anew')
+    if stale or not (env / 'bin' / 'pip').exists():
         pin = pin_of(STACKS[stack][1], stack).replace('==', '-')
         tag = sys.implementation.cache_tag
         if not list(CACHE.glob(f'{pin}-{tag}-*/*.whl')):
             check_compiler()
         say(f'create {env}')
         made = subprocess.run(
-            [sys.executable, '-m', 'venv', env], capture_output=True, text=True
+            # mmcv's ops fit one torch only: nothing old may stay.
+            [sys.executable, '-m', 'venv', '--clear', env],
+            capture_output=True,
+            text=True,
         )
         if made.returncode:
             shutil.rmtree(env, ignore_errors=True)
@@ -324,7 +330,7 @@ def make_env(env, stack):
 
 
 def choose(args):
-    """The interpreter to use, and whether it is one of ours."""
+    """The interpreter to use: given, active, or of our own environment."""
     if args.python:
         python = shutil.which(args.python)
         if not python:

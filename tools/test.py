@@ -36,14 +36,22 @@ def parse_args():
     return parser.parse_args()
 
 
+def coco_metrics(cfg):
+    """The COCO metrics among a config's evaluators."""
+    found = cfg.test_evaluator
+    found = [found] if isinstance(found, dict) else found
+    return [metric for metric in found if metric.type == 'CocoMetric']
+
+
 def add_tta(cfg):
     """Wrap the model: detections of the image and its mirror are merged."""
-    metrics = cfg.test_evaluator.metric
-    if 'segm' in metrics:
-        raise InputError(
-            '--tta merges boxes, not masks, and this config evaluates '
-            f'{metrics}: add --cfg-options test_evaluator.metric=bbox.'
-        )
+    for evaluator in coco_metrics(cfg):
+        if 'segm' in evaluator.metric:
+            raise InputError(
+                '--tta merges boxes, not masks, and this config evaluates '
+                f'{evaluator.metric}: add --cfg-options '
+                'test_evaluator.metric=bbox.'
+            )
     tta = cfg.get('tta_model') or ConfigDict(
         type='DetTTAModel',
         tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
@@ -73,7 +81,8 @@ def main():
     )
     cfg = load_config(args, 'val')
     cfg.load_from = args.checkpoint
-    cfg.test_evaluator.classwise = True
+    for evaluator in coco_metrics(cfg):
+        evaluator.classwise = True
     if args.show_dir:
         cfg.default_hooks.visualization.update(
             draw=True, test_out_dir=args.show_dir

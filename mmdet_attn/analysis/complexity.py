@@ -136,7 +136,8 @@ def complexity(
             counter on the same layers, and all parameters.
 
     Raises:
-        InputError: The sizes are not positive, or the convention is unknown.
+        InputError: The image is smaller than 32 x 32, the convention unknown,
+            or the detector of another build than :class:`Dense` knows.
     """
     if min(shape) < 32:
         raise InputError(f'shape must be at least 32 x 32, got {shape}.')

@@ -1,6 +1,7 @@
 """Is a COCO annotation file sound enough to train on?"""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def check_annotations(file: Path, masks: bool = False) -> tuple[str, ...]:
         }
         names = {c['id']: c['name'] for c in content['categories']}
         annotations = content['annotations']
+        ids = [a['id'] for a in annotations]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f'{file} is not a COCO detection file: '
@@ -39,8 +41,9 @@ def check_annotations(file: Path, masks: bool = False) -> tuple[str, ...]:
         raise InputError(f'{file} has no images.')
     if not names:
         raise InputError(f'{file} has no categories.')
-    if len(set(names.values())) < len(names):
-        raise InputError(f'{file}: two categories have the same name.')
+    name, count = Counter(names.values()).most_common(1)[0]
+    if count > 1:
+        raise InputError(f'{file}: {count} categories are named {name!r}.')
 
     def refuse(what: str, bad: list) -> None:
         if bad:
@@ -51,7 +54,6 @@ def check_annotations(file: Path, masks: bool = False) -> tuple[str, ...]:
                 f'{what}: ids {shown}{more}.'
             )
 
-    ids = [a.get('id') for a in annotations]
     refuse(
         f'have a category_id that is not among the {len(names)} categories',
         [a['id'] for a in annotations if a.get('category_id') not in names],

@@ -73,6 +73,11 @@ def use_data_root(
         dataset = cfg[f'{key}_dataloader'].dataset
         while 'dataset' in dataset:  # RepeatDataset and its like
             dataset = dataset.dataset
+        if 'datasets' in dataset:
+            raise InputError(
+                f'--data-root: {key}_dataloader joins several data sets '
+                f'({dataset.type}), and one folder cannot stand for them.'
+            )
         dataset.update(
             type='CocoDataset',
             data_root=str(path),

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
 from mmengine.logging import HistoryBuffer
@@ -32,7 +33,7 @@ def mmengine_globals() -> list:
 def _statistic(owner: type, name: str):
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(owner, name)
-    raise pickle.UnpicklingError(f'Unsupported GLOBAL {owner}.{name}')
+    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr: {owner}, {name}')
 
 
 def set_trust(trust: bool) -> None:
@@ -67,6 +68,12 @@ def read_checkpoint(path: str, trust: bool = False) -> dict:
             )
         else:
             content = CheckpointLoader.load_checkpoint(path, 'cpu')
+    except InputError:
+        raise
+    except URLError as error:
+        raise InputError(
+            f'{path} cannot be downloaded ({error.reason}).'
+        ) from None
     except Exception as error:  # a damaged file can fail in any way
         culprit = re.search(r'GLOBAL ([\w.]+)', str(error))
         if culprit:

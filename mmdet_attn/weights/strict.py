@@ -80,11 +80,7 @@ def _causes(model, missing, unexpected, shapes) -> list[str]:
     extra = set()
     for key in unexpected:
         match = re.match(r'(.*\.layer\d+\.\d+)\.(\w+)\.', key)
-        if (
-            match
-            and match[1] in modules
-            and f'{match[1]}.{match[2]}' not in (modules)
-        ):
+        if match and match[1] in modules and match[0][:-1] not in modules:
             extra.add(match[2])
     if extra:
         causes.append(

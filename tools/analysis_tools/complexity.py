@@ -55,6 +55,8 @@ def main():
     for file in files:
         if not Path(file).is_file():
             raise InputError(f'{file}: no such config.')
+    if args.json and not Path(args.json).parent.is_dir():
+        raise InputError(f'--json {args.json}: there is no such folder.')
     rows = []
     for file in track(files, 'counting', transient=True):
         found = complexity(
