@@ -263,13 +263,13 @@ def make_env(env, stack):
             check_compiler()
         say(f'create {env}')
         made = subprocess.run(
-            # mmcv's ops fit one torch only: nothing old may stay.
-            [sys.executable, '-m', 'venv', '--clear', env],
+            # mmcv's ops fit one torch only: nothing old may stay. A folder
+            # that was not made here, by its stamp, is never cleared.
+            [sys.executable, '-m', 'venv', *(['--clear'] * bool(stale)), env],
             capture_output=True,
             text=True,
         )
         if made.returncode:
-            shutil.rmtree(env, ignore_errors=True)
             fail(
                 'python -m venv failed; on Debian and Ubuntu: apt-get '
                 f'install python3-venv. {made.stdout.strip()[-300:]}'
