@@ -4,7 +4,8 @@ Importing this registers every plugin in mmengine's root registry and needs
 torch and mmengine only; parts that need mmdet are imported by name.
 """
 
-from mmdet_attn.plugins import ECA, SE, Attention, Gate
+from mmdet_attn.plugins import *
+from mmdet_attn.plugins import __all__ as _plugins
 
 __version__ = '0.1.0'
-__all__ = ['ECA', 'SE', 'Attention', 'Gate']
+__all__ = [*_plugins]

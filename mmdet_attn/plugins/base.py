@@ -1,6 +1,8 @@
 """What every attention module shares: the contract and the identity start."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -29,14 +31,37 @@ class Attention(BaseModule):
         self.in_channels = self._positive('in_channels', in_channels)
 
     @classmethod
+    def _check(cls, good: bool, name: str, rule: str, value: Any) -> None:
+        """Refuse an argument with its name, its rule and its value."""
+        if not good:
+            raise ValueError(
+                f'{cls.__name__}: {name} must be {rule}, got {value!r}.'
+            )
+
+    @classmethod
     def _positive(cls, name: str, value: int) -> int:
         """The value, if it is a positive integer."""
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f'{cls.__name__}: {name} must be a positive integer, '
-                f'got {value!r}.'
-            )
+        good = isinstance(value, int) and not isinstance(value, bool)
+        cls._check(good and value > 0, name, 'a positive integer', value)
         return value
+
+    @classmethod
+    def _odd(cls, name: str, value: int) -> int:
+        """The value, if it is a positive odd integer."""
+        cls._check(cls._positive(name, value) % 2 == 1, name, 'odd', value)
+        return value
+
+    @classmethod
+    def _one_of(cls, name: str, value: str, choices: Iterable[str]) -> str:
+        """The value, if it is one of the choices."""
+        rule = 'one of ' + ', '.join(map(repr, choices))
+        cls._check(value in choices, name, rule, value)
+        return value
+
+    @classmethod
+    def _hidden(cls, in_channels: int, reduction: int) -> int:
+        """C / r, the hidden channels; at least one."""
+        return max(1, in_channels // cls._positive('reduction', reduction))
 
     def init_weights(self) -> None:
         """Initialise as in the paper; here, torch's own defaults.
@@ -44,9 +69,13 @@ class Attention(BaseModule):
         A host runs this after its Kaiming pass over every convolution, which
         would otherwise decide how a plugin starts.
         """
-        for module in self.modules():
-            if hasattr(module, 'reset_parameters'):
-                module.reset_parameters()
+        for child in self.children():
+            if isinstance(child, Attention):
+                child.init_weights()
+                continue
+            for module in child.modules():
+                if hasattr(module, 'reset_parameters'):
+                    module.reset_parameters()
 
 
 class Gate(Attention):
@@ -77,11 +106,14 @@ class Gate(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.gate(x)
-        if self.alpha is not None:
-            # lerp, unlike the written-out sum, is exact at both ends.
-            alpha = self.alpha.to(gate.dtype)
-            gate = torch.lerp(gate.new_ones(()), gate, alpha)
-        return x * gate
+        return x * self._blend(gate.new_ones(()), gate).to(x.dtype)
+
+    def _blend(self, identity: Tensor, paper: Tensor) -> Tensor:
+        """From the identity at alpha = 0 to the paper's value at alpha = 1."""
+        if self.alpha is None:
+            return paper
+        # lerp, unlike the written-out sum, is exact at both ends.
+        return torch.lerp(identity, paper, self.alpha.to(paper.dtype))
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -94,3 +126,8 @@ class Gate(Attention):
         if self.alpha is not None and own and key not in state_dict:
             state_dict[key] = torch.ones_like(self.alpha)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float32 for half precision, whose squares and sums overflow."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

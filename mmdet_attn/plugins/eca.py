@@ -51,20 +51,16 @@ class ECA(Gate):
         super().__init__(in_channels, identity_init)
         if kernel_size is None:
             kernel_size = self.adaptive_kernel_size(in_channels, gamma, b)
-        if self._positive('kernel_size', kernel_size) % 2 == 0:
-            raise ValueError(
-                f'ECA: kernel_size must be odd, got {kernel_size}.'
-            )
-        self.conv = nn.Conv1d(
-            1, 1, kernel_size, padding=kernel_size // 2, bias=False
-        )
+        padding = self._odd('kernel_size', kernel_size) // 2
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=padding, bias=False)
         self.init_weights()
 
-    @staticmethod
-    def adaptive_kernel_size(channels: int, gamma: float, b: float) -> int:
+    @classmethod
+    def adaptive_kernel_size(
+        cls, channels: int, gamma: float, b: float
+    ) -> int:
         """The paper's k; where two odd sizes are as near, the larger."""
-        if gamma <= 0:
-            raise ValueError(f'ECA: gamma must be positive, got {gamma}.')
+        cls._check(gamma > 0, 'gamma', 'positive', gamma)
         size = int(abs((math.log2(channels) + b) / gamma))
         return size if size % 2 else size + 1
 

@@ -43,8 +43,7 @@ class SE(Gate):
         identity_init: bool = False,
     ) -> None:
         super().__init__(in_channels, identity_init)
-        hidden = in_channels // self._positive('reduction', reduction)
-        hidden = max(1, hidden)
+        hidden = self._hidden(in_channels, reduction)
         self.fc1 = nn.Linear(in_channels, hidden, bias=bias)
         self.fc2 = nn.Linear(hidden, in_channels, bias=bias)
         self.init_weights()

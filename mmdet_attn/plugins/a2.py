@@ -1,0 +1,61 @@
+"""A2-Nets: Double Attention Networks.
+
+NeurIPS 2018, https://arxiv.org/abs/1810.11579
+"""
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_attn.plugins.base import Attention
+
+
+@MODELS.register_module()
+class A2(Attention):
+    r"""Double attention block: gather, then distribute.
+
+    .. math:: y = x + W_z\,[A(x)\,\mathrm{softmax}_{HW}(B(x))^\top]\,
+        \mathrm{softmax}_{c_n}(V(x))
+
+    A, B and V are 1x1 convolutions to :math:`c_m, c_n` and :math:`c_n`
+    channels, :math:`W_z` leads from :math:`c_m` back to C. Input and output
+    are ``(N, C, H, W)``.
+
+    Args:
+        in_channels: C.
+        reduction: r; :math:`c_m = c_n = C / r`, at least 1. 2 gives the
+            33.0 M parameters reported for ResNet-50 with five blocks.
+
+    Raises:
+        ValueError: ``in_channels`` or ``reduction`` is not positive.
+
+    Written from the paper; no image code was released. The paper does not say
+    how it starts: here as the identity, :math:`W_z = 0`.
+    """
+
+    _abbr_ = 'a2'
+
+    def __init__(self, in_channels: int, reduction: int = 2) -> None:
+        super().__init__(in_channels)
+        inner = self._hidden(in_channels, reduction)
+        self.conv_a = nn.Conv2d(in_channels, inner, 1)
+        self.conv_b = nn.Conv2d(in_channels, inner, 1)
+        self.conv_v = nn.Conv2d(in_channels, inner, 1)
+        self.out = nn.Conv2d(inner, in_channels, 1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Attention maps add up to one, so A may follow the gathering, and
+        # W_z precede the distribution: both on c_n columns instead of H W.
+        maps = self.conv_b(x).flatten(2).softmax(2).to(x.dtype)
+        vectors = self.conv_v(x).flatten(2).softmax(1).to(x.dtype)
+        gathered = x.flatten(2) @ maps.transpose(1, 2)
+        descriptors = self.conv_a(gathered.unsqueeze(3)).squeeze(3)
+        weight, bias = self.out.weight.flatten(1), self.out.bias
+        out = (weight @ descriptors) @ vectors + bias[:, None]
+        return x + out.to(x.dtype).view_as(x)

@@ -1,0 +1,151 @@
+"""CBAM: Convolutional Block Attention Module.
+
+ECCV 2018, https://arxiv.org/abs/1807.06521
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_attn.plugins.base import Attention, Gate, full_precision
+from mmdet_attn.plugins.norm import build_norm
+
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    'avg': lambda x: x.mean((2, 3)),
+    'max': lambda x: x.amax((2, 3)),
+    'lp': lambda x: torch.linalg.vector_norm(x, dim=(2, 3)),
+    'lse': lambda x: x.logsumexp((2, 3)),
+}
+
+
+class ChannelGate(Gate):
+    """CBAM's channel attention; the gate is ``(N, C, 1, 1)``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int,
+        pool_types: Sequence[str],
+        identity_init: bool,
+    ) -> None:
+        super().__init__(in_channels, identity_init)
+        hidden = self._hidden(in_channels, reduction)
+        self.pool_types = tuple(pool_types)
+        self.fc1 = nn.Linear(in_channels, hidden)
+        self.fc2 = nn.Linear(hidden, in_channels)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        nn.init.zeros_(self.fc1.bias)
+        nn.init.zeros_(self.fc2.bias)
+
+    def _pool(self, x: Tensor, name: str) -> Tensor:
+        if name in ('lp', 'lse'):
+            return POOLS[name](full_precision(x)).to(x.dtype)
+        return POOLS[name](x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        pooled = torch.stack([self._pool(x, name) for name in self.pool_types])
+        hidden = self.fc1(pooled).relu()
+        return self.fc2(hidden).sum(0).sigmoid()[:, :, None, None]
+
+
+class SpatialGate(Gate):
+    """CBAM's spatial attention; the gate is ``(N, 1, H, W)``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int,
+        norm_cfg: Mapping | None,
+        identity_init: bool,
+    ) -> None:
+        super().__init__(in_channels, identity_init)
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=padding, bias=False)
+        self.norm = build_norm('CBAM', norm_cfg, 1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        nn.init.kaiming_normal_(self.conv.weight, mode='fan_out')
+        if not isinstance(self.norm, nn.Identity):
+            nn.init.zeros_(self.norm.weight)
+
+    def gate(self, x: Tensor) -> Tensor:
+        # The maximum comes first: the authors' weights count on it.
+        pooled = torch.cat([x.amax(1, True), x.mean(1, True)], 1)
+        return self.norm(self.conv(pooled)).sigmoid()
+
+
+@MODELS.register_module()
+class CBAM(Attention):
+    r"""Convolutional block attention: a channel gate, then a spatial one.
+
+    .. math::
+        x' &= x \cdot \sigma(\textstyle\sum_p W_1\,
+              \mathrm{ReLU}(W_0\, p(x))), \\
+        y  &= x' \cdot \sigma(\mathrm{BN}(f^{k \times k}
+              [\max\nolimits_C x'; \mathrm{mean}_C x']))
+
+    p runs over the poolings over H and W, which share W_0 and W_1 with their
+    biases. Input and output are ``(N, C, H, W)``; ``channel.gate`` gives
+    ``(N, C, 1, 1)``, ``spatial.gate`` ``(N, 1, H, W)``.
+
+    Args:
+        in_channels: C.
+        reduction: r; at least one hidden channel is kept.
+        kernel_size: k of the spatial convolution, odd.
+        pool_types: Any of ``'avg'``, ``'max'``, ``'lp'`` (the L2 norm) and
+            ``'lse'`` (log-sum-exp).
+        spatial: Whether the spatial gate follows.
+        norm_cfg: The norm of the spatial gate: BN, SyncBN or GN (with
+            ``num_groups=1``), or None.
+        identity_init: Start both gates as the identity, see :class:`Gate`.
+
+    Raises:
+        ValueError: A size is not positive, ``kernel_size`` is even, or a
+            pooling is unknown.
+
+    Follows the authors' code (Jongchan/attention-module), which the released
+    weights need: the paper has no batch norm in the spatial gate. Its scale
+    starts at zero there, so a fresh spatial gate is 0.5 everywhere.
+    """
+
+    _abbr_ = 'cbam'
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        pool_types: Sequence[str] = ('avg', 'max'),
+        spatial: bool = True,
+        norm_cfg: Mapping | None = dict(type='BN', momentum=0.01),
+        identity_init: bool = False,
+    ) -> None:
+        super().__init__(in_channels)
+        self._odd('kernel_size', kernel_size)
+        self._positive('reduction', reduction)
+        named = not isinstance(pool_types, str) and set(pool_types)
+        self._check(
+            bool(named) and named <= set(POOLS),
+            'pool_types',
+            'some of ' + ', '.join(map(repr, POOLS)),
+            pool_types,
+        )
+        self.channel = ChannelGate(
+            in_channels, reduction, pool_types, identity_init
+        )
+        self.spatial: SpatialGate | None = None
+        if spatial:
+            self.spatial = SpatialGate(
+                in_channels, kernel_size, norm_cfg, identity_init
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.channel(x)
+        return x if self.spatial is None else self.spatial(x)

@@ -1,0 +1,75 @@
+"""Coordinate Attention for Efficient Mobile Network Design.
+
+CVPR 2021, https://arxiv.org/abs/2103.02907
+"""
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.norm import build_norm
+
+
+@MODELS.register_module()
+class CoordAtt(Gate):
+    r"""Coordinate attention: one gate along the height, one along the width.
+
+    .. math:: y = x \cdot \sigma(F_h f^h) \cdot \sigma(F_w f^w), \quad
+        [f^h; f^w] = \delta(\mathrm{BN}(F_1
+        [\mathrm{mean}_W x; \mathrm{mean}_H x]))
+
+    :math:`F_1` leads from C to max(C/r, m) channels at each of the H + W
+    coordinates, :math:`\delta` is the hard swish. Input, output and gate are
+    ``(N, C, H, W)``.
+
+    Args:
+        in_channels: C.
+        reduction: r.
+        min_channels: m, the fewest hidden channels.
+        norm_cfg: BN, SyncBN or GN, or None.
+        identity_init: Start as the identity, see :class:`Gate`.
+
+    Raises:
+        ValueError: A size is not positive.
+
+    Follows the authors' code (houqb/CoordAttention).
+    """
+
+    _abbr_ = 'coordatt'
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 32,
+        min_channels: int = 8,
+        norm_cfg: Mapping | None = dict(type='BN'),
+        identity_init: bool = False,
+    ) -> None:
+        super().__init__(in_channels, identity_init)
+        least = self._positive('min_channels', min_channels)
+        hidden = max(least, self._hidden(in_channels, reduction))
+        self.conv1 = nn.Conv2d(in_channels, hidden, 1)
+        self.norm = build_norm('CoordAtt', norm_cfg, hidden)
+        self.conv_h = nn.Conv2d(hidden, in_channels, 1)
+        self.conv_w = nn.Conv2d(hidden, in_channels, 1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for conv in (self.conv1, self.conv_h, self.conv_w):
+            nn.init.normal_(conv.weight, std=(2 / conv.out_channels) ** 0.5)
+            nn.init.zeros_(conv.bias)
+
+    def gate(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        rows, columns = x.mean(3), x.mean(2)
+        pooled = torch.cat([rows, columns], 2).unsqueeze(3)
+        hidden = F.hardswish(self.norm(self.conv1(pooled)))
+        rows, columns = hidden.split([height, width], 2)
+        gate_h = self.conv_h(rows).sigmoid()
+        gate_w = self.conv_w(columns.transpose(2, 3)).sigmoid()
+        return gate_h * gate_w

@@ -1,0 +1,138 @@
+"""FcaNet: Frequency Channel Attention Networks.
+
+ICCV 2021, https://arxiv.org/abs/2012.11879
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_attn.plugins.base import Gate
+
+# Frequencies, along H and along W, on a grid of 7 x 7: in the authors' order
+# of the accuracy that each reaches alone, and from the lowest up.
+RANKED = (
+    '00 01 60 05 02 10 12 40 50 16 30 04 06 03 35 22 46 63 33 53 55 21 61 52 54'
+    ' 32 31 41 23 20 65 13 64 51 25 62 42 15 56 45 44 24 11 43 26 36 34 14 66'
+).split()
+LOWEST = (
+    '00 01 10 11 02 20 21 12 22 03 30 40 04 13 31 05 14 23 32 41 50 06 15 24 33'
+    ' 42 51 60 16 25 34 43'
+).split()
+FREQUENCIES = {'top': RANKED, 'bot': RANKED[::-1], 'low': LOWEST}
+COUNTS = (1, 2, 4, 8, 16, 32)
+# The authors' choice for the four stages of ResNet-50.
+DCT_SIZES = {256: 56, 512: 28, 1024: 14, 2048: 7}
+
+
+@MODELS.register_module()
+class FCA(Gate):
+    r"""Frequency channel attention: SE on cosine transforms, not on means.
+
+    .. math:: y = x \cdot \sigma(W_2\,\mathrm{ReLU}(W_1 z)), \quad
+        z_c = \sum_{h,w} B_{u_c}(h)\,B_{v_c}(w)\,\mathrm{pool}(x)_{chw}
+
+    pool averages to P x P cells; the channels come in equal groups, each with
+    a frequency (u, v) of the discrete cosine transform
+    :math:`B_f(t) = \cos(\pi f (t + 1/2) / P) / \sqrt{P}`, times
+    :math:`\sqrt{2}` for :math:`f > 0`. No biases. Input and output are
+    ``(N, C, H, W)``, the gate is ``(N, C, 1, 1)``.
+
+    Args:
+        in_channels: C, a multiple of the number of frequencies.
+        reduction: r; at least one hidden channel is kept.
+        dct_size: P, at least 7. None takes the authors' 56, 28, 14, 7 for
+            256, 512, 1024, 2048 channels, and 7 for others.
+        frequencies: ``'top'``, ``'low'`` or ``'bot'`` and 1, 2, 4, 8, 16 or
+            32, as in ``'top16'``; or pairs (u, v) from 0 to 6, which stand
+            for multiples of P // 7.
+        identity_init: Start as the identity, see :class:`Gate`.
+
+    Raises:
+        ValueError: An argument is none of the above.
+
+    Follows the authors' code (cfzd/FcaNet). Pooling and transform, both
+    linear, are done as one product along W and one along H.
+    """
+
+    _abbr_ = 'fca'
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 16,
+        dct_size: int | None = None,
+        frequencies: str | Sequence[tuple[int, int]] = 'top16',
+        identity_init: bool = False,
+    ) -> None:
+        super().__init__(in_channels, identity_init)
+        hidden = self._hidden(in_channels, reduction)
+        if dct_size is None:
+            dct_size = DCT_SIZES.get(in_channels, 7)
+        good = self._positive('dct_size', dct_size) >= 7
+        self._check(good, 'dct_size', 'at least 7', dct_size)
+        pairs = self._pairs(frequencies)
+        self._check(
+            in_channels % len(pairs) == 0,
+            'in_channels',
+            f'a multiple of its {len(pairs)} frequencies',
+            in_channels,
+        )
+        self.dct_size = dct_size
+        for name, numbers in zip('uv', zip(*pairs, strict=True), strict=True):
+            basis = [self._basis(f * (dct_size // 7)) for f in numbers]
+            # Not in checkpoints: the arguments say all.
+            self.register_buffer(name, torch.tensor(basis), persistent=False)
+        self.fc1 = nn.Linear(in_channels, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, in_channels, bias=False)
+        self.init_weights()
+
+    def _pairs(
+        self, frequencies: str | Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        if isinstance(frequencies, str):
+            names = [f'{kind}{n}' for kind in FREQUENCIES for n in COUNTS]
+            self._one_of('frequencies', frequencies, names)
+            chosen = FREQUENCIES[frequencies[:3]][: int(frequencies[3:])]
+            return [(int(u), int(v)) for u, v in chosen]
+        pairs = [tuple(pair) for pair in frequencies]
+        grid = range(7)
+        self._check(
+            bool(pairs)
+            and all(len(p) == 2 and {*p} <= {*grid} for p in pairs),
+            'frequencies',
+            "like 'top16', or pairs of integers from 0 to 6",
+            frequencies,
+        )
+        return pairs
+
+    def _basis(self, frequency: int) -> list[float]:
+        size = self.dct_size
+        scale = math.sqrt((2 if frequency else 1) / size)
+        return [
+            scale * math.cos(math.pi * frequency * (t + 0.5) / size)
+            for t in range(size)
+        ]
+
+    @staticmethod
+    def _pooled(basis: Tensor, size: int) -> Tensor:
+        """The basis on P cells as one on ``size`` pixels: (F, size)."""
+        cells = basis.shape[1]
+        cell = torch.arange(cells, device=basis.device).unsqueeze(1)
+        start, end = cell * size // cells, -(-(cell + 1) * size // cells)
+        pixel = torch.arange(size, device=basis.device)
+        inside = ((pixel >= start) & (pixel < end)).to(basis.dtype)
+        return basis @ (inside / (end - start))
+
+    def gate(self, x: Tensor) -> Tensor:
+        rows = self._pooled(self.u, x.shape[2]).to(x.dtype)
+        columns = self._pooled(self.v, x.shape[3]).to(x.dtype)
+        grouped = x.unflatten(1, (len(rows), -1))
+        shape = grouped.shape[:4]
+        z = grouped.flatten(2, 3) @ columns.unsqueeze(2)
+        z = z.view(shape) @ rows.unsqueeze(2)
+        hidden = self.fc1(z.flatten(1)).relu()
+        return self.fc2(hidden).sigmoid()[:, :, None, None]

@@ -1,0 +1,98 @@
+"""GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond.
+
+ICCV Workshops 2019, https://arxiv.org/abs/1904.11492
+"""
+
+from collections.abc import Sequence
+
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_attn.plugins.base import Attention
+
+
+@MODELS.register_module()
+class GC(Attention):
+    r"""Global context block.
+
+    .. math:: y = x + W_2\,\mathrm{ReLU}(\mathrm{LN}(W_1\,c)), \quad
+        c = \sum_j \mathrm{softmax}_j(w \cdot x_j)\, x_j
+
+    j runs over the H W positions; :math:`W_1` leads from C to C/r channels
+    and :math:`W_2` back. Input and output are ``(N, C, H, W)``.
+
+    Args:
+        in_channels: C.
+        reduction: r; at least one hidden channel is kept.
+        pooling: ``'att'`` as above, or ``'avg'``: c is the mean.
+        fusion: ``('add',)`` as above; with ``'mul'`` a second branch of the
+            same form gives :math:`x \cdot \sigma(\ldots)`, before the sum if
+            both are there.
+
+    Raises:
+        ValueError: A size is not positive or a name unknown.
+
+    Follows the authors' code (xvjiarui/GCNet), whose key names it keeps. The
+    last convolution of a branch starts at zero: with ``('add',)`` the block
+    starts as the identity; with ``'mul'`` it cannot, and starts as x / 2.
+    """
+
+    _abbr_ = 'gc'
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 16,
+        pooling: str = 'att',
+        fusion: Sequence[str] = ('add',),
+    ) -> None:
+        super().__init__(in_channels)
+        hidden = self._hidden(in_channels, reduction)
+        self._one_of('pooling', pooling, ('att', 'avg'))
+        named = not isinstance(fusion, str) and set(fusion)
+        self._check(
+            bool(named) and named <= {'add', 'mul'},
+            'fusion',
+            "('add',), ('mul',) or both",
+            fusion,
+        )
+
+        def branch() -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(in_channels, hidden, 1),
+                nn.LayerNorm([hidden, 1, 1]),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden, in_channels, 1),
+            )
+
+        attends = pooling == 'att'
+        self.conv_mask = nn.Conv2d(in_channels, 1, 1) if attends else None
+        self.channel_mul_conv = branch() if 'mul' in fusion else None
+        self.channel_add_conv = branch() if 'add' in fusion else None
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.conv_mask is not None:
+            nn.init.kaiming_normal_(self.conv_mask.weight)
+            nn.init.zeros_(self.conv_mask.bias)
+        for branch in (self.channel_mul_conv, self.channel_add_conv):
+            if branch is not None:
+                nn.init.zeros_(branch[-1].weight)
+                nn.init.zeros_(branch[-1].bias)
+
+    def _context(self, x: Tensor) -> Tensor:
+        if self.conv_mask is None:
+            return x.mean((2, 3), keepdim=True)
+        mask = self.conv_mask(x).flatten(2).softmax(2)
+        context = x.flatten(2) @ mask.to(x.dtype).transpose(1, 2)
+        return context.unsqueeze(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        context = self._context(x)
+        y = x
+        if self.channel_mul_conv is not None:
+            y = y * self.channel_mul_conv(context).sigmoid().to(x.dtype)
+        if self.channel_add_conv is not None:
+            y = y + self.channel_add_conv(context).to(x.dtype)
+        return y

@@ -1,0 +1,150 @@
+"""Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks.
+
+NeurIPS 2018, https://arxiv.org/abs/1810.12348
+"""
+
+from collections.abc import Mapping
+
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.norm import build_norm
+
+
+@MODELS.register_module()
+class GE(Gate):
+    r"""Gather and excite.
+
+    .. math:: y = x \cdot \sigma(\mathrm{up}(\xi_G(x)))
+
+    :math:`\xi_G` gathers each channel over neighbourhoods of extent e, up
+    brings the result to H x W again by nearest neighbour. Input and output
+    are ``(N, C, H, W)``, the gate is ``(N, C, 1, 1)`` for global extent and
+    ``(N, C, H, W)`` otherwise.
+
+    Args:
+        in_channels: C.
+        variant: ``'theta_minus'`` (the paper's :math:`\theta^-`) averages
+            and has no parameters; ``'theta'`` gathers by depth-wise
+            convolutions with BN, :math:`\log_2 e` of stride 2 or a single one
+            of the size of the map; ``'theta_plus'`` adds an SE excitation
+            (r = 16) to that.
+        extent: e, a power of two from 2 on, or 0 for global.
+        spatial_size: H and W, which ``'theta'`` and ``'theta_plus'`` of
+            global extent, and only they, need: their kernel is that large.
+        norm_cfg: BN, SyncBN or GN, or None.
+        identity_init: Start as the identity, see :class:`Gate`.
+
+    Raises:
+        ValueError: An argument is none of the above; at forward, a map whose
+            size is not ``spatial_size``; in training, BN with global extent
+            on a batch of one.
+
+    Written from the paper and, for global extent, the authors' network
+    definitions (hujie-frank/GENet). Averages count the padding, as those of
+    Caffe, their framework, do; no code for smaller extents was released.
+    """
+
+    _abbr_ = 'ge'
+
+    def __init__(
+        self,
+        in_channels: int,
+        variant: str = 'theta',
+        extent: int = 4,
+        spatial_size: int | tuple[int, int] | None = None,
+        norm_cfg: Mapping | None = dict(type='BN', momentum=0.05),
+        identity_init: bool = False,
+    ) -> None:
+        super().__init__(in_channels, identity_init)
+        variants = ('theta', 'theta_minus', 'theta_plus')
+        self.variant = self._one_of('variant', variant, variants)
+        good = type(extent) is int and extent != 1 and extent >= 0
+        good = good and extent & (extent - 1) == 0
+        self._check(good, 'extent', '0 or a power of two from 2 on', extent)
+        self.extent = extent
+        self.spatial_size = self._size(spatial_size)
+        self.gather = nn.Sequential()
+        self.excite = nn.Sequential()
+        if variant != 'theta_minus':
+            self._make_gather(norm_cfg)
+        if variant == 'theta_plus':
+            hidden = self._hidden(in_channels, 16)
+            self.excite = nn.Sequential(
+                nn.ReLU(inplace=True),
+                nn.Conv2d(in_channels, hidden, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden, in_channels, 1),
+            )
+        self.init_weights()
+
+    def _size(
+        self, size: int | tuple[int, int] | None
+    ) -> tuple[int, int] | None:
+        needed = self.extent == 0 and self.variant != 'theta_minus'
+        self._check(
+            needed == (size is not None),
+            'spatial_size',
+            f'{"given" if needed else "None"} for variant={self.variant!r}, '
+            f'extent={self.extent}',
+            size,
+        )
+        if size is None:
+            return None
+        pair = (size, size) if isinstance(size, int) else tuple(size)
+        self._check(len(pair) == 2, 'spatial_size', 'H or (H, W)', size)
+        for side in pair:
+            self._positive('spatial_size', side)
+        return pair[0], pair[1]
+
+    def _make_gather(self, norm_cfg: Mapping | None) -> None:
+        channels = self.in_channels
+        for step in range(max(1, self.extent.bit_length() - 1)):
+            if step:
+                self.gather.append(nn.ReLU(inplace=True))
+            if self.spatial_size:
+                size, stride, padding = self.spatial_size, 1, 0
+            else:
+                size, stride, padding = (3, 3), 2, 1
+            self.gather.append(
+                nn.Conv2d(
+                    channels,
+                    channels,
+                    size,
+                    stride,
+                    padding,
+                    groups=channels,
+                    bias=False,
+                )
+            )
+            self.gather.append(build_norm('GE', norm_cfg, channels))
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for layer in self.gather:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+        for layer in self.excite:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def gate(self, x: Tensor) -> Tensor:
+        size = x.shape[2], x.shape[3]
+        if self.spatial_size not in (None, size):
+            raise ValueError(
+                f'GE: global extent was built for maps of spatial_size '
+                f'{self.spatial_size}, got {size}: resize the input, or take '
+                f'extent=2, 4 or 8, which fit any size.'
+            )
+        if self.variant != 'theta_minus':
+            context = self.gather(x)
+        elif self.extent:
+            e = self.extent
+            context = F.avg_pool2d(x, 2 * e - 1, e, e - 1)
+        else:
+            context = x.mean((2, 3), keepdim=True)
+        gate = self.excite(context).sigmoid()
+        return F.interpolate(gate, size) if self.extent else gate

@@ -1,0 +1,61 @@
+"""The normalisation layers inside attention modules, from a norm_cfg."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that says what to do about a batch too small for it."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        super()._check_input_dim(x)
+        if self.training and x.numel() == x.shape[1]:
+            raise ValueError(
+                'BN: cannot train on one value per channel, got '
+                f'{tuple(x.shape)}: use a batch of two or more, or '
+                "norm_cfg=dict(type='GN', num_groups=1)."
+            )
+
+
+NORMS: dict[str, type[nn.Module]] = {
+    'BN': BatchNorm2d,
+    'SyncBN': nn.SyncBatchNorm,
+    'GN': nn.GroupNorm,
+}
+
+
+def build_norm(
+    owner: str, norm_cfg: Mapping[str, Any] | None, channels: int
+) -> nn.Module:
+    """The layer that a norm_cfg in MM style describes; None is no layer.
+
+    Args:
+        owner: Name of the attention module, for messages.
+        norm_cfg: ``type`` (BN, SyncBN or GN), ``requires_grad``, and the
+            arguments of the layer; GN needs ``num_groups``.
+        channels: The channels to normalise.
+
+    Raises:
+        ValueError: The type or an argument is unknown or does not fit.
+    """
+    if norm_cfg is None:
+        return nn.Identity()
+    cfg = dict(norm_cfg)
+    kind = cfg.pop('type', None)
+    if kind not in NORMS:
+        raise ValueError(
+            f'{owner}: norm_cfg type must be one of {", ".join(NORMS)}, '
+            f'got {kind!r}.'
+        )
+    requires_grad = cfg.pop('requires_grad', True)
+    name = 'num_channels' if kind == 'GN' else 'num_features'
+    try:
+        norm = NORMS[kind](**{name: channels}, **cfg)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f'{owner}: norm_cfg {dict(norm_cfg)} does not fit its '
+            f'{channels} channels: {error}'
+        ) from error
+    return norm.requires_grad_(requires_grad)

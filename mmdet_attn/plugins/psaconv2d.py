@@ -1,0 +1,120 @@
+"""EPSANet: An Efficient Pyramid Squeeze Attention Block on Convolutional
+Neural Network.
+
+2021, https://arxiv.org/abs/2105.14447
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_attn.plugins.se import SE
+
+
+@MODELS.register_module()
+class PSAConv2d(BaseModule):
+    r"""Pyramid squeeze attention, in the place of a 3x3 convolution.
+
+    .. math:: y = [w_S F_S, \ldots, w_1 F_1], \quad F_i = f_i(x), \quad
+        w = \mathrm{softmax}_i(\mathrm{SE}(F_i))
+
+    :math:`f_i` are grouped convolutions with kernels of growing size from all
+    input channels to C'/S; one SE gate is shared by all S, and its softmax
+    runs over them. Input is ``(N, C, H, W)``, output
+    ``(N, C', H / stride, W / stride)``. It cannot start as the identity.
+
+    ``dcn=dict(type='mmdet_attn.PSAConv2d')`` makes it the middle convolution
+    of the chosen stages of a ResNet.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        kernel_size, padding: As a host gives them; not used.
+        stride: Of every branch.
+        dilation, bias: Only 1 and False, as in the paper.
+        kernel_sizes: Of the S branches, odd.
+        groups: Of the S branches.
+        reduction: r of the SE gate.
+
+    Raises:
+        ValueError: A size is not positive or not odd, the channels cannot be
+            divided, or ``dilation`` or ``bias`` is given.
+
+    Follows the authors' code (murufeng/EPSANet), also where the paper splits
+    the input, and in the reversed order of the branches in the output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        kernel_sizes: Sequence[int] = (3, 5, 7, 9),
+        groups: Sequence[int] = (1, 4, 8, 16),
+        reduction: int = 16,
+    ) -> None:
+        super().__init__()
+        sizes = dict(in_channels=in_channels, out_channels=out_channels)
+        for name, value in (sizes | dict(stride=stride)).items():
+            good = type(value) is int and value > 0
+            self._check(good, name, 'a positive integer', value)
+        self._check(dilation == 1, 'dilation', '1', dilation)
+        self._check(not bias, 'bias', 'False', bias)
+        branches = len(kernel_sizes)
+        good = branches > 0 and all(k > 0 and k % 2 for k in kernel_sizes)
+        self._check(good, 'kernel_sizes', 'odd', kernel_sizes)
+        width = out_channels // max(1, branches)
+        self._check(
+            len(groups) == branches
+            and out_channels % branches == 0
+            and all(g > 0 and in_channels % g == width % g == 0 for g in groups),
+            'groups',
+            f'{branches} divisors of {in_channels} input and {out_channels} / '
+            f'{branches} output channels',
+            groups,
+        )
+        self.convs = nn.ModuleList(
+            nn.Conv2d(
+                in_channels,
+                width,
+                size,
+                stride,
+                padding=size // 2,
+                groups=group,
+                bias=False,
+            )
+            for size, group in zip(kernel_sizes, groups, strict=True)
+        )
+        self.se = SE(width, reduction)
+        self.init_weights()
+
+    @staticmethod
+    def _check(good: bool, name: str, rule: str, value: object) -> None:
+        if not good:
+            raise ValueError(
+                f'PSAConv2d: {name} must be {rule}, got {value!r}.'
+            )
+
+    def init_weights(self) -> None:
+        """As the authors do: N(0, 2 / n) with n = k k C_out."""
+        self.se.init_weights()
+        layers = [*self.convs, self.se.fc1, self.se.fc2]
+        for layer in layers:
+            n = layer.weight[:, 0].numel()
+            nn.init.normal_(layer.weight, std=(2 / n) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = torch.cat([conv(x) for conv in self.convs[::-1]], 1)
+        pooled = features.mean((2, 3), keepdim=True)
+        # The shared gate takes the branches as a batch.
+        branches = len(self.convs)
+        gates = self.se.gate(pooled.reshape(-1, self.se.in_channels, 1, 1))
+        weights = gates.unflatten(0, (-1, branches)).softmax(1)
+        return features * weights.flatten(1, 2).to(features.dtype)

@@ -1,0 +1,138 @@
+"""Parameters that each module adds to ResNet-50, against known figures.
+
+Papers, the authors' repositories or their code counted these; where a module
+has a position of its own, only the blocks there count.
+"""
+
+import pytest
+import torch
+
+from mmdet_attn import (
+    A2,
+    BAM,
+    CAM,
+    CBAM,
+    ECA,
+    ECANS,
+    FCA,
+    GAM,
+    GC,
+    GE,
+    PAM,
+    SCSE,
+    SE,
+    SEGC1,
+    SEGC2,
+    SEGC3,
+    CoordAtt,
+    GSoP,
+    NonLocal,
+    SEVar1,
+    SEVar2,
+    SEVar3,
+    SimAM,
+    TripletAttention,
+)
+
+EVERY_BLOCK = {256: 3, 512: 4, 1024: 6, 2048: 3}
+C3_TO_C5 = {512: 4, 1024: 6, 2048: 3}
+LAST_BLOCKS = {256: 1, 512: 1, 1024: 1, 2048: 1}
+BAM_BLOCKS = {256: 1, 512: 1, 1024: 1}
+FIVE_BLOCKS = {512: 2, 1024: 3}
+RELEASED_K = {256: 3, 512: 5, 1024: 5, 2048: 7}
+BN = dict(type='BN')
+
+
+def whole(channels):
+    """The size of a map of the stage at an input of 224 x 224."""
+    return 14336 // channels
+
+
+FIGURES = {
+    'SE': (SE, EVERY_BLOCK, 2_530_992),
+    'SE without biases': (
+        lambda c: SE(c, bias=False),
+        EVERY_BLOCK,
+        2_514_944,
+    ),
+    'SE-Var1': (SEVar1, EVERY_BLOCK, 0),
+    'SE-Var2': (SEVar2, EVERY_BLOCK, 15_104),
+    'SE-Var3': (SEVar3, EVERY_BLOCK, 20_119_552),
+    'SE-GC1': (SEGC1, EVERY_BLOCK, 1_257_472),
+    'SE-GC2': (SEGC2, EVERY_BLOCK, 241_664),
+    'SE-GC3': (SEGC3, EVERY_BLOCK, 120_832),
+    'ECA-NS': (ECANS, EVERY_BLOCK, 45_312),
+    'ECA as released': (
+        lambda c: ECA(c, kernel_size=RELEASED_K[c]),
+        EVERY_BLOCK,
+        80,
+    ),
+    'ECA by formula': (ECA, EVERY_BLOCK, 86),
+    'ECA k = 3': (lambda c: ECA(c, kernel_size=3), EVERY_BLOCK, 48),
+    'CBAM': (CBAM, EVERY_BLOCK, 2_532_592),
+    'BAM': (BAM, BAM_BLOCKS, 358_067),
+    'scSE r = 16': (lambda c: SCSE(c, 16), EVERY_BLOCK, 2_546_112),
+    'scSE': (SCSE, EVERY_BLOCK, 20_157_328),
+    'GE-theta-': (lambda c: GE(c, 'theta_minus'), EVERY_BLOCK, 0),
+    'GE-theta E2': (lambda c: GE(c, extent=2), EVERY_BLOCK, 166_144),
+    'GE-theta E4': (GE, EVERY_BLOCK, 332_288),
+    'GE-theta E8': (lambda c: GE(c, extent=8), EVERY_BLOCK, 498_432),
+    'GE-theta global': (
+        lambda c: GE(c, extent=0, spatial_size=whole(c)),
+        EVERY_BLOCK,
+        5_549_568,
+    ),
+    'GE-theta+ global': (
+        lambda c: GE(c, 'theta_plus', 0, whole(c)),
+        EVERY_BLOCK,
+        8_080_560,
+    ),
+    'GSoP': (GSoP, LAST_BLOCKS, 2_728_192),
+    'GC c3-c5': (GC, C3_TO_C5, 2_521_741),
+    'GC': (GC, EVERY_BLOCK, 2_548_000),
+    'GC r = 4, c3-c5': (lambda c: GC(c, 4), C3_TO_C5, 10_000_909),
+    'GC r = 4': (lambda c: GC(c, 4), EVERY_BLOCK, 10_101_328),
+    'Non-local': (NonLocal, {1024: 1}, 2_099_712),
+    'Non-local with BN': (
+        lambda c: NonLocal(c, norm_cfg=BN),
+        {1024: 1},
+        2_100_736,
+    ),
+    'A2': (A2, FIVE_BLOCKS, 7_350_272),
+    'PAM': (PAM, {512: 1}, 328_321),
+    'CAM': (CAM, {512: 1}, 1),
+    'GAM': (GAM, EVERY_BLOCK, 125_811_392),
+    'GAM, 4 groups': (lambda c: GAM(c, groups=4), EVERY_BLOCK, 33_387_200),
+    'CoordAtt': (CoordAtt, EVERY_BLOCK, 1_917_832),
+    'FcaNet': (FCA, EVERY_BLOCK, 2_514_944),
+    'SimAM': (SimAM, EVERY_BLOCK, 0),
+    'Triplet': (TripletAttention, EVERY_BLOCK, 4_800),
+}
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_added_to_resnet50(name):
+    build, blocks, figure = FIGURES[name]
+    with torch.device('meta'):
+        added = sum(n * count(build(c)) for c, n in blocks.items())
+    assert added == figure
+
+
+def test_resnet50_with_psa():
+    """EPSANet-50 and -101: the whole networks, with their classifier."""
+    from mmdet.registry import MODELS
+
+    classifier = 2048 * 1000 + 1000
+    for depth, figure in ((50, 22_561_715), (101, 38_900_279)):
+        cfg = dict(
+            type='mmdet.ResNet',
+            depth=depth,
+            dcn=dict(type='mmdet_attn.PSAConv2d'),
+            stage_with_dcn=(True,) * 4,
+        )
+        with torch.device('meta'):
+            assert count(MODELS.build(cfg)) + classifier == figure
