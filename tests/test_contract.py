@@ -6,34 +6,45 @@ import inspect
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from modules import (
+    FORMS,
+    MODULES,
+    build,
+    build_identity,
+    every,
+    every_form,
+    every_gate,
+    every_identity,
+    every_switched,
+    randomise,
+    takes_alpha,
+)
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmdet_attn
 from mmdet_attn import Attention, Gate
 
-MODULES = {
-    name: value
-    for name, value in vars(mmdet_attn).items()
-    if inspect.isclass(value)
-    and issubclass(value, Attention)
-    and not inspect.isabstract(value)
-    and value is not Attention
+# A keyword of Python cannot be imported, a family shares a file.
+FILES = {'NonLocal': 'non_local'} | {
+    f'SE{kind}{n}': 'sevariants' for kind in ('Var', 'GC') for n in (1, 2, 3)
 }
-GATES = [name for name, cls in MODULES.items() if issubclass(cls, Gate)]
-every = pytest.mark.parametrize('name', MODULES)
-every_gate = pytest.mark.parametrize('name', GATES)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
-def build(name, channels=32, **kwargs):
-    torch.manual_seed(0)
-    return MODELS.build(
-        dict(type=f'mmdet_attn.{name}', in_channels=channels, **kwargs)
-    )
+def has_batch_norm(module):
+    return any(isinstance(m, _BatchNorm) for m in module.modules())
 
 
 def test_all_are_found():
-    assert {'ECA', 'SE'} <= set(MODULES)
-    assert set(MODULES) <= set(mmdet_attn.__all__)
+    assert len(MODULES) == 24
+    assert {'ECA', 'SE', 'CBAM', 'NonLocal'} <= set(MODULES)
+    exported = {
+        name
+        for name, value in vars(mmdet_attn.plugins).items()
+        if inspect.isclass(value) and issubclass(value, nn.Module)
+    }
+    assert exported <= set(mmdet_attn.__all__)
 
 
 @every
@@ -48,7 +59,7 @@ def test_builds_as_a_plugin(name, scope):
     else:
         with DefaultScope.overwrite_default_scope(scope):
             key, layer = build_plugin_layer(cfg, in_channels=32, postfix='_x')
-    assert key == name.lower() + '_x'
+    assert key == MODULES[name]._abbr_ + '_x'
     assert type(layer) is MODULES[name]
 
 
@@ -56,146 +67,236 @@ def test_builds_as_a_plugin(name, scope):
 def test_own_name_and_file(name):
     """Class, attribute and file share one word; none is inherited."""
     cls = MODULES[name]
-    assert cls.__dict__['_abbr_'] == name.lower()
-    assert cls.__module__.split('.')[-1] == name.lower()
-    assert 'arxiv.org' in inspect.getmodule(cls).__doc__
-    assert '.. math::' in cls.__doc__
+    file = cls.__module__.split('.')[-1]
+    assert file == FILES.get(name, name.lower())
+    abbreviation = 'non_local' if name == 'NonLocal' else name.lower()
+    assert cls.__dict__['_abbr_'] == abbreviation
+    assert 'https://' in inspect.getmodule(cls).__doc__
+    assert 'arxiv.org' in inspect.getmodule(cls).__doc__ or name == 'SimAM'
+    for part in ('.. math::', '(N, C, H, W)', 'Args:', 'Raises:'):
+        assert part in cls.__doc__
     first, *rest = list(inspect.signature(cls).parameters.values())
     assert first.name == 'in_channels'
     assert all(p.default is not p.empty for p in rest)
+    assert all(f'{p.name}:' in cls.__doc__ for p in (first, *rest))
 
 
-@every
+@every_form
 @pytest.mark.parametrize(
-    'shape', [(2, 32, 7, 5), (1, 32, 1, 1), (0, 32, 4, 4)]
+    'shape', [(2, 32, 7, 5), (3, 32, 1, 6), (1, 32, 1, 1), (0, 32, 4, 4)]
 )
-@pytest.mark.parametrize(
-    'dtype', [torch.float32, torch.float64, torch.bfloat16]
-)
+@pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize(
     'memory_format', [torch.contiguous_format, torch.channels_last]
 )
 def test_keeps_shape_dtype_and_layout(name, shape, dtype, memory_format):
-    module = build(name).to(dtype)
+    module = build_identity(name).to(dtype)
     x = torch.randn(shape).to(dtype).to(memory_format=memory_format)
     before = x.clone()
-    y = module(x)
-    assert y.shape == x.shape
-    assert y.dtype == dtype
-    assert y.is_contiguous(memory_format=memory_format)
-    assert torch.equal(x, before)
-    if x.numel():
-        assert y.isfinite().all()
+    for training in (True, False):
+        module.train(training)
+        if training and shape == (1, 32, 1, 1) and has_batch_norm(module):
+            continue  # see test_batch_norm_of_one_value
+        y = module(x)
+        assert y.shape == x.shape
+        assert y.dtype == dtype
+        assert torch.equal(x, before)
+        if x.numel():
+            assert y.is_contiguous(memory_format=memory_format)
+            assert y.isfinite().all()
+
+
+@pytest.mark.parametrize('name', ['BAM', 'CBAM', 'GSoP', 'TripletAttention'])
+def test_batch_norm_of_one_value(name):
+    """Refused in training with the sizes and two ways out; both work."""
+    x = torch.randn((1, 32, 9, 8) if name == 'BAM' else (1, 32, 1, 1))
+    with pytest.raises(ValueError, match=r'BN: .* \(1, \d+, 1, 1\): use a'):
+        build(name)(x)
+    assert build(name)(torch.cat([x, x])).isfinite().all()
+    group_norm = build(name, norm_cfg=dict(type='GN', num_groups=1))
+    assert group_norm(torch.randn(1, 32, 2, 2)).isfinite().all()
 
 
 @every
+def test_every_norm_can_be_changed(name):
+    if not has_batch_norm(build(name)):
+        parameters = inspect.signature(MODULES[name]).parameters
+        assert 'norm_cfg' not in parameters or name == 'NonLocal'
+        return
+    module = build(name, norm_cfg=dict(type='GN', num_groups=1))
+    assert not has_batch_norm(module)
+    assert any(isinstance(m, nn.GroupNorm) for m in module.modules())
+    module = build(name, norm_cfg=dict(type='SyncBN', requires_grad=False))
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    assert all(type(m) is nn.SyncBatchNorm for m in norms)
+    assert not any(m.weight.requires_grad for m in norms)
+    none = build(name, norm_cfg=None)
+    assert not has_batch_norm(none)
+    assert none(torch.randn(2, 32, 6, 5)).shape == (2, 32, 6, 5)
+
+
+@every_form
 def test_gradients_reach_everything(name):
-    module = build(name).train()
+    module = randomise(build_identity(name)).train()
     # Channels whose means differ, or a ReLU behind the mean may sleep.
     x = torch.randn(8, 32, 6, 7) + torch.randn(8, 32, 1, 1)
     x.requires_grad_()
-    module(x).square().sum().backward()
+    module(x).pow(3).sum().backward()
     for parameter in [x, *module.parameters()]:
         assert parameter.grad.isfinite().all()
         assert parameter.grad.abs().sum() > 0
 
 
-@every
+@every_form
 def test_gradcheck(name):
-    module = build(name, 8).double()
-    x = torch.randn(2, 8, 3, 4, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(module, x)
+    module = randomise(build_identity(name, 16)).double()
+    x = torch.randn(2, 16, 3, 4, dtype=torch.double, requires_grad=True)
+    parameters = [p for p in module.parameters() if p.numel() < 600]
+
+    def run(x, *_):
+        return module(x)
+
+    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 
-@every
+@every_form
 def test_compiles_without_breaks(name):
-    module = build(name)
+    module = randomise(build_identity(name))
     x = torch.randn(2, 32, 6, 7)
-    compiled = torch.compile(module, fullgraph=True, backend='eager')
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend='aot_eager')
     torch.testing.assert_close(compiled(x), module(x))
 
 
-@every
-def test_autocast_is_finite(name):
-    module = build(name, **identity(name))
-    with torch.autocast('cpu', torch.bfloat16):
-        y = module(torch.randn(2, 32, 6, 7) * 100)
-    assert y.isfinite().all()
+@every_form
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_finite(name, dtype):
+    """Large values under autocast, as activations of a network that has it.
+
+    Sums of their squares do not fit into float16.
+    """
+    module = build(name)
+    for x in (torch.randn(2, 32, 16, 17) * 100, torch.randn(2, 32, 6, 7)):
+        for y in (x, x.to(dtype)):
+            with torch.autocast('cpu', dtype):
+                z = module(y)
+            assert z.dtype == y.dtype
+            assert z.isfinite().all()
 
 
-@every
+@every_form
 def test_state_dict_and_copies(name):
-    module, other = build(name), MODULES[name](32)
+    module, other = randomise(build_identity(name)), build_identity(name)
     x = torch.randn(2, 32, 6, 7)
     other.load_state_dict(module.state_dict())
-    assert torch.equal(module(x), other(x))
+    module.eval(), other.eval()
+    expected = module(x)
+    assert torch.equal(expected, other(x))
     twin = copy.deepcopy(module)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.add_(1)
-    assert torch.equal(module(x), other(x))
+    assert torch.equal(module(x), expected)
+    if next(module.parameters(), None) is not None:
+        assert not torch.equal(twin(x), expected)
 
 
-@every
+@every_form
 def test_initialisation_survives_the_host(name):
     """A Kaiming pass over all layers, then init_weights, as ResNet does."""
-    module = build(name)
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
-            nn.init.constant_(layer.weight, 7)
+    module = build_identity(name)
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 7)
     module.init_weights()
-    assert all((p != 7).any() for p in module.parameters())
-    torch.manual_seed(1)
+    assert all((p != 7).all() for p in module.parameters())
+    torch.manual_seed(0)
     module.init_weights()
-    again = [p.clone() for p in module.parameters()]
-    torch.manual_seed(1)
-    module.init_weights()
-    for first, second in zip(again, module.parameters(), strict=True):
+    fresh = build_identity(name)
+    torch.manual_seed(0)
+    fresh.init_weights()
+    for first, second in zip(
+        module.parameters(), fresh.parameters(), strict=True
+    ):
         assert torch.equal(first, second)
-
-
-def identity(name):
-    return {'identity_init': True} if name in GATES else {}
 
 
 @every_gate
 def test_gate_broadcasts(name):
-    module = build(name)
+    module = randomise(build(name)).eval()
     x = torch.randn(2, 32, 6, 7)
     gate = module.gate(x)
     assert torch.broadcast_shapes(gate.shape, x.shape) == x.shape
-    assert torch.equal(module(x), x * gate)
+    y = x * gate
+    if name == 'GSoP-position':
+        y = y.relu()
+    torch.testing.assert_close(module(x), y)
 
 
-@every_gate
+@every_identity
 def test_identity_start(name):
     """Not one bit changes, in any dtype; and the module can leave it."""
-    module = build(name, identity_init=True)
-    plain = build(name)
+    module, plain = build_identity(name), build(name)
+    gates = [m for m in module.modules() if isinstance(m, Gate)]
     count = sum(p.numel() for p in module.parameters())
-    assert count == sum(p.numel() for p in plain.parameters()) + 1
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        x = torch.randn(2, 32, 6, 7).to(dtype)
-        assert torch.equal(module.to(dtype)(x), x)
+    assert count == sum(p.numel() for p in plain.parameters()) + len(gates)
+    assert takes_alpha(name) == bool(gates)
+    for training in (True, False):
+        for dtype in DTYPES:
+            x = torch.randn(2, 32, 6, 7).to(dtype)
+            assert torch.equal(module.to(dtype).train(training)(x), x)
     x = torch.randn(2, 32, 6, 7)
-    module.float()(x).square().sum().backward()
-    assert module.alpha.grad != 0
+    module.float().train()(x).pow(3).sum().backward()
+    assert all(gate.alpha.grad != 0 for gate in gates)
+    assert gates or any(p.grad.any() for p in module.parameters())
 
 
-@every_gate
+@every_identity
+@pytest.mark.parametrize('pretrained', [False, True])
+def test_identity_start_in_a_host(name, pretrained, tmp_path):
+    """ResNet with the module in every block, after its own init_weights."""
+    stock = dict(
+        type='mmdet.ResNet', depth=50, base_channels=16, stem_channels=16
+    )
+    plain = MODELS.build(stock)
+    plain.init_weights()
+    cfg = FORMS[name] | dict(type='mmdet_attn.' + FORMS[name]['type'])
+    if takes_alpha(name):
+        cfg['identity_init'] = True
+    plugins = [dict(cfg=cfg, position='after_conv3')]
+    init_cfg = None
+    if pretrained:
+        torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+        init_cfg = dict(
+            type='Pretrained', checkpoint=str(tmp_path / 'plain.pth')
+        )
+    host = MODELS.build(stock | dict(plugins=plugins, init_cfg=init_cfg))
+    host.init_weights()
+    if not pretrained:
+        keys = host.load_state_dict(plain.state_dict(), strict=False)
+        assert not keys.unexpected_keys
+    x = torch.randn(1, 3, 97, 65)
+    plain.eval(), host.eval()
+    with torch.no_grad():
+        for ours, theirs in zip(host(x), plain(x), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@every_switched
 def test_paper_weights_switch_the_gate_on(name):
     """Weights without alpha are the paper's module: alpha becomes 1."""
-    paper, module = build(name), build(name, identity_init=True)
+    paper, module = randomise(build(name)), build_identity(name)
     module.load_state_dict(paper.state_dict())
+    gates = [m for m in module.modules() if isinstance(m, Gate)]
     x = torch.randn(2, 32, 6, 7)
-    assert module.alpha == 1
-    assert torch.equal(module(x), paper(x))
+    assert all(gate.alpha == 1 for gate in gates)
+    torch.testing.assert_close(module.eval()(x), paper.eval()(x))
     # As part of a network, and with an alpha of its own, too.
-    net = nn.Sequential(build(name, identity_init=True))
+    net = nn.Sequential(build_identity(name))
     with torch.no_grad():
-        module.alpha.fill_(0.5)
+        gates[0].alpha.fill_(0.5)
     net.load_state_dict({f'0.{k}': v for k, v in module.state_dict().items()})
-    assert net[0].alpha == 0.5
+    kept = [m.alpha for m in net.modules() if isinstance(m, Gate)]
+    assert [a.item() for a in kept] == [0.5] + [1] * (len(gates) - 1)
 
 
 @every
@@ -208,14 +309,90 @@ def test_bad_channels(name, value):
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        (dict(type='ECA', kernel_size=4), 'kernel_size must be odd, got 4'),
+        (
+            dict(type='ECA', kernel_size=4),
+            'ECA: kernel_size must be odd, got 4',
+        ),
         (dict(type='ECA', kernel_size=0), 'kernel_size must be a positive'),
         (dict(type='ECA', kernel_size=3.0), 'integer, got 3.0'),
         (dict(type='ECA', gamma=0), 'gamma must be positive, got 0'),
+        (dict(type='ECANS', kernel_size=2), 'kernel_size must be odd, got 2'),
         (dict(type='SE', reduction=0), 'reduction must be a positive .* 0'),
+        (
+            dict(type='SEGC1', in_channels=24),
+            'a multiple of its 16 groups, got 24',
+        ),
+        (dict(type='SEGC2', in_channels=24), 'a multiple of 16, got 24'),
+        (dict(type='SEGC3', in_channels=12), 'a multiple of 8, got 12'),
+        (dict(type='CBAM', kernel_size=4), 'CBAM: kernel_size .* odd, got 4'),
+        (dict(type='CBAM', reduction=-1), 'CBAM: reduction .* got -1'),
+        (dict(type='CBAM', pool_types=('std',)), "'lp', 'lse', got .*'std'"),
+        (dict(type='CBAM', pool_types='avg'), "pool_types .* got 'avg'"),
+        (dict(type='CBAM', pool_types=()), r'pool_types .* got \(\)'),
+        (
+            dict(type='CBAM', norm_cfg=dict(type='LN')),
+            "BN, SyncBN, GN, got 'LN'",
+        ),
+        (
+            dict(type='CBAM', norm_cfg=dict(type='GN', num_groups=2)),
+            'does not fit its 1 channels: .*divisible',
+        ),
+        (dict(type='GAM', norm_cfg=dict(type='BN', foo=1)), "'foo'"),
+        (dict(type='BAM', fusion='max'), "'mul', 'add', got 'max'"),
+        (dict(type='BAM', dilation=0), 'dilation must be a positive'),
+        (dict(type='SCSE', fusion='mul'), "'max', 'add', got 'mul'"),
+        (dict(type='GE', variant='theta-'), "'theta_minus', .* got 'theta-'"),
+        (dict(type='GE', extent=3), 'extent must be 0 or a power .* got 3'),
+        (dict(type='GE', extent=1), 'extent must be 0 or a power .* got 1'),
+        (dict(type='GE', extent=0), 'spatial_size must be given .* got None'),
+        (
+            dict(type='GE', spatial_size=7),
+            'spatial_size must be None .* got 7',
+        ),
+        (dict(type='GE', extent=0, spatial_size=(7, 0)), 'integer, got 0'),
+        (dict(type='GSoP', mode='both'), "'position', got 'both'"),
+        (dict(type='GSoP', stride=0), 'stride must be a positive'),
+        (dict(type='GC', fusion='add'), "GC: fusion .* got 'add'"),
+        (dict(type='GC', fusion=('sub',)), 'GC: fusion .*sub'),
+        (dict(type='GC', pooling='max'), "'att', 'avg', got 'max'"),
+        (dict(type='NonLocal', mode='dot'), "'concatenation', got 'dot'"),
+        (dict(type='A2', reduction=0), 'A2: reduction'),
+        (dict(type='GAM', groups=3), 'a divisor of 32 and 2 channels, got 3'),
+        (dict(type='GAM', shuffle=True), 'groups must be above 1 .* got 1'),
+        (dict(type='CoordAtt', min_channels=0), 'min_channels'),
+        (dict(type='FCA', in_channels=24), 'a multiple of its 16 .* got 24'),
+        (dict(type='FCA', dct_size=6), 'dct_size must be at least 7, got 6'),
+        (dict(type='FCA', frequencies='top3'), "'low16', .* got 'top3'"),
+        (dict(type='FCA', frequencies=[(0, 7)]), 'pairs of integers'),
+        (dict(type='SimAM', lambda_=0), 'lambda_ must be positive, got 0'),
+        (dict(type='TripletAttention', kernel_size=2), 'must be odd, got 2'),
+        (dict(type='PSAConv2d', out_channels=30), 'groups must be 4 divisors'),
+        (dict(type='PSAConv2d', out_channels=0), 'out_channels .* got 0'),
+        (
+            dict(type='PSAConv2d', out_channels=64, dilation=2),
+            'PSAConv2d: dilation must be 1, got 2',
+        ),
+        (
+            dict(type='PSAConv2d', out_channels=64, kernel_sizes=(3, 4)),
+            r'kernel_sizes must be odd, got \(3, 4\)',
+        ),
     ],
 )
 def test_bad_arguments(cfg, message):
-    cfg = dict(cfg, type='mmdet_attn.' + cfg['type'], in_channels=32)
+    cfg = dict(in_channels=32) | cfg | dict(type='mmdet_attn.' + cfg['type'])
     with pytest.raises(ValueError, match=message):
         MODELS.build(cfg)
+
+
+def test_global_gather_excite_names_the_sizes():
+    module = build('GE', extent=0, spatial_size=(7, 5))
+    assert module(torch.randn(2, 32, 7, 5)).shape == (2, 32, 7, 5)
+    message = r'spatial_size \(7, 5\), got \(5, 7\): .* extent=2'
+    with pytest.raises(ValueError, match=message):
+        module(torch.randn(2, 32, 5, 7))
+
+
+def test_base_classes_are_not_modules():
+    with pytest.raises(TypeError, match='abstract'):
+        Gate(32)
+    assert Attention(32).in_channels == 32

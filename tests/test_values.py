@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from modules import randomise
 from torch.nn import functional as F
 
 import mmdet_attn as ma
@@ -17,22 +18,10 @@ import mmdet_attn as ma
 SHAPE = (2, 32, 7, 5)
 
 
-def randomise(module):
-    """Weights, statistics and alphas away from every default."""
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    for name, buffer in module.named_buffers():
-        if name.endswith('running_mean'):
-            torch.nn.init.normal_(buffer)
-        elif name.endswith('running_var'):
-            torch.nn.init.uniform_(buffer, 0.5, 2)
-    return module.double()
-
-
 def check(module, reference, shape=SHAPE, rtol=1e-9):
     """In eval and in train mode: ``reference(x, weights, norm)``."""
     torch.manual_seed(0)
-    randomise(module)
+    randomise(module).double()
     for training in (False, True):
         module.train(training)
         x = torch.randn(shape, dtype=torch.double)
@@ -153,13 +142,17 @@ def test_se_variants(name, groups):
 
     def reference(x, w, norm):
         blocks = w['conv.weight'].flatten(1).chunk(groups)
-        return x * on_map((x.mean((2, 3)) @ torch.block_diag(*blocks).T).sigmoid())
+        return x * on_map(
+            (x.mean((2, 3)) @ torch.block_diag(*blocks).T).sigmoid()
+        )
 
     check(getattr(ma, 'SE' + name)(32), reference)
 
 
 def test_sevar1():
-    check(ma.SEVar1(32), lambda x, w, norm: x * on_map(x.mean((2, 3)).sigmoid()))
+    check(
+        ma.SEVar1(32), lambda x, w, norm: x * on_map(x.mean((2, 3)).sigmoid())
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +192,9 @@ def test_cbam(pool_types, spatial):
 @pytest.mark.parametrize('fusion', ['mul', 'add'])
 def test_bam(fusion):
     def reference(x, w, norm):
-        channel = relu(norm('channel.1', linear(x.mean((2, 3)), w, 'channel.0')))
+        channel = relu(
+            norm('channel.1', linear(x.mean((2, 3)), w, 'channel.0'))
+        )
         channel = linear(channel, w, 'channel.3')
         spatial = relu(norm('spatial.1', pointwise(x, w, 'spatial.0')))
         for index in (3, 6):
@@ -314,7 +309,9 @@ def test_gsop_position():
 def test_gc(pooling, fusion):
     def branch(context, w, name):
         y = linear(context, w, name + '.0')
-        y = (y - y.mean(1, True)) / (y.var(1, False, keepdim=True) + 1e-5).sqrt()
+        y = (y - y.mean(1, True)) / (
+            y.var(1, False, keepdim=True) + 1e-5
+        ).sqrt()
         y = y * w[name + '.1.weight'].flatten() + w[name + '.1.bias'].flatten()
         return on_map(linear(relu(y), w, name + '.3'))
 
@@ -371,7 +368,7 @@ def test_nonlocal(mode, sub_sample, extra):
 
 def test_nonlocal_without_scale():
     scaled, plain = ma.NonLocal(32), ma.NonLocal(32, use_scale=False)
-    randomise(scaled)
+    randomise(scaled).double()
     state = scaled.state_dict()
     plain.double().load_state_dict(state)
     state = dict(state)
@@ -479,7 +476,9 @@ def test_psaconv2d(stride):
             hidden = relu(linear(y.mean((2, 3)), w, 'se.fc1'))
             gates.append(linear(hidden, w, 'se.fc2').sigmoid())
         gates = torch.stack(gates).softmax(0)
-        branches = [y * on_map(g) for y, g in zip(features, gates, strict=True)]
+        branches = [
+            y * on_map(g) for y, g in zip(features, gates, strict=True)
+        ]
         return torch.cat(branches[::-1], 1)
 
     module = ma.PSAConv2d(
@@ -521,7 +520,9 @@ def test_fca(frequencies, dct_size, shape):
                 for j in range(dct_size):
                     dct[c, i, j] = basis(u, i) * basis(v, j)
         z = (F.adaptive_avg_pool2d(x, dct_size) * dct).sum((2, 3))
-        return x * on_map(linear(relu(linear(z, w, 'fc1')), w, 'fc2').sigmoid())
+        return x * on_map(
+            linear(relu(linear(z, w, 'fc1')), w, 'fc2').sigmoid()
+        )
 
     module = ma.FCA(32, 4, dct_size=dct_size, frequencies=frequencies)
     # The basis is kept in float32.
@@ -542,7 +543,8 @@ def test_simam(lambda_):
         return x * y.sigmoid()
 
     check(ma.SimAM(32, lambda_=lambda_), reference)
-    conv = randomise(ma.SimAMConv2d(8, 32, 3, padding=1, lambda_=lambda_))
+    conv = ma.SimAMConv2d(8, 32, 3, padding=1, lambda_=lambda_)
+    randomise(conv).double()
     x = torch.randn(2, 8, 7, 5, dtype=torch.double)
     plain = F.conv2d(x, conv.weight, conv.bias, padding=1)
     torch.testing.assert_close(conv(x), reference(plain, None, None))
@@ -568,7 +570,8 @@ def test_tripletattention():
 @pytest.mark.parametrize('alpha', [0.0, 0.25, 1.0])
 def test_identity_start_interpolates(alpha):
     """1 + alpha (g - 1), exactly x at 0 and exactly the paper's at 1."""
-    module = randomise(ma.ECA(16, kernel_size=3, identity_init=True))
+    module = ma.ECA(16, kernel_size=3, identity_init=True).double()
+    randomise(module)
     with torch.no_grad():
         module.alpha.fill_(alpha)
     x = torch.randn(2, 16, 5, 6, dtype=torch.double)

@@ -3,11 +3,10 @@
 NeurIPS 2018, https://arxiv.org/abs/1810.11579
 """
 
-import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Attention
+from mmdet_attn.plugins.base import Attention, zero_biases
 
 
 @MODELS.register_module()
@@ -47,15 +46,13 @@ class A2(Attention):
     def init_weights(self) -> None:
         super().init_weights()
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        zero_biases(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Attention maps add up to one, so A may follow the gathering, and
-        # W_z precede the distribution: both on c_n columns instead of H W.
+        # Both softmaxes add up to one, so A may follow the gathering and W_z
+        # precede the distribution: they meet c_n columns instead of H W.
         maps = self.conv_b(x).flatten(2).softmax(2).to(x.dtype)
         vectors = self.conv_v(x).flatten(2).softmax(1).to(x.dtype)
-        gathered = x.flatten(2) @ maps.transpose(1, 2)
-        descriptors = self.conv_a(gathered.unsqueeze(3)).squeeze(3)
-        weight, bias = self.out.weight.flatten(1), self.out.bias
-        out = (weight @ descriptors) @ vectors + bias[:, None]
-        return x + out.to(x.dtype).view_as(x)
+        gathered = (x.flatten(2) @ maps.transpose(1, 2)).unsqueeze(3)
+        descriptors = self.out(self.conv_a(gathered)).squeeze(3)
+        return x + (descriptors @ vectors).to(x.dtype).view_as(x)

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
 
 
@@ -83,9 +83,7 @@ class BAM(Gate):
 
     def init_weights(self) -> None:
         super().init_weights()
-        for layer in (*self.channel, *self.spatial):
-            if isinstance(layer, nn.Conv2d):
-                nn.init.zeros_(layer.bias)
+        zero_biases(self)
         for layer in self.spatial:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode='fan_out')

@@ -128,6 +128,22 @@ class Gate(Attention):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def zero_weight(layer: nn.Module) -> None:
+    """Zero the weight or scale of a layer, if it has one."""
+    weight = getattr(layer, 'weight', None)
+    if weight is not None:
+        nn.init.zeros_(weight)
+
+
+def zero_biases(*modules: nn.Module) -> None:
+    """Zero the biases of the convolutions and linear layers inside."""
+    for module in modules:
+        for layer in module.modules():
+            has_bias = isinstance(layer, (nn.Conv2d, nn.Linear))
+            if has_bias and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def full_precision(x: Tensor) -> Tensor:
     """float32 for half precision, whose squares and sums overflow."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

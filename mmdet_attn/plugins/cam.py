@@ -50,4 +50,4 @@ class CAM(Attention):
             wide = full_precision(flat)
             energy = wide @ wide.transpose(1, 2)
             weights = (self.gamma * (-energy).softmax(2)).to(x.dtype)
-            return torch.baddbmm(flat, weights, flat).view_as(x)
+            return x + (weights @ flat).view_as(x)

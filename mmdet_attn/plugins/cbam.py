@@ -9,7 +9,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Attention, Gate, full_precision
+from mmdet_attn.plugins.base import (
+    Attention,
+    Gate,
+    full_precision,
+    zero_biases,
+)
 from mmdet_attn.plugins.norm import build_norm
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,8 +44,7 @@ class ChannelGate(Gate):
 
     def init_weights(self) -> None:
         super().init_weights()
-        nn.init.zeros_(self.fc1.bias)
-        nn.init.zeros_(self.fc2.bias)
+        zero_biases(self)
 
     def _pool(self, x: Tensor, name: str) -> Tensor:
         if name in ('lp', 'lse'):
@@ -130,9 +134,9 @@ class CBAM(Attention):
         super().__init__(in_channels)
         self._odd('kernel_size', kernel_size)
         self._positive('reduction', reduction)
-        named = not isinstance(pool_types, str) and set(pool_types)
+        named = set() if isinstance(pool_types, str) else set(pool_types)
         self._check(
-            bool(named) and named <= set(POOLS),
+            set() < named <= set(POOLS),
             'pool_types',
             'some of ' + ', '.join(map(repr, POOLS)),
             pool_types,

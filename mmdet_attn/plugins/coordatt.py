@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
 
 
@@ -62,7 +62,7 @@ class CoordAtt(Gate):
         super().init_weights()
         for conv in (self.conv1, self.conv_h, self.conv_w):
             nn.init.normal_(conv.weight, std=(2 / conv.out_channels) ** 0.5)
-            nn.init.zeros_(conv.bias)
+        zero_biases(self)
 
     def gate(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

@@ -4,6 +4,7 @@ ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks.
 CVPR 2020, https://arxiv.org/abs/1910.03151 (Table 2)
 """
 
+import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -57,8 +58,7 @@ class ECANS(Gate):
         mean = nn.functional.pad(x.mean((2, 3)), (padding, padding))
         weights = self.conv.weight.squeeze(1).unbind(1)
         # k shifted products: a C-fold grouped convolution would be slower.
-        taps = (
-            mean[:, shift : shift + self.in_channels] * weight
-            for shift, weight in enumerate(weights)
-        )
-        return sum(taps).sigmoid()[:, :, None, None]
+        total = torch.zeros_like(mean[:, : self.in_channels])
+        for shift, weight in enumerate(weights):
+            total = total + mean[:, shift : shift + self.in_channels] * weight
+        return total.sigmoid()[:, :, None, None]

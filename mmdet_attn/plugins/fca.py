@@ -15,14 +15,13 @@ from mmdet_attn.plugins.base import Gate
 # Frequencies, along H and along W, on a grid of 7 x 7: in the authors' order
 # of the accuracy that each reaches alone, and from the lowest up.
 RANKED = (
-    '00 01 60 05 02 10 12 40 50 16 30 04 06 03 35 22 46 63 33 53 55 21 61 52 54'
-    ' 32 31 41 23 20 65 13 64 51 25 62 42 15 56 45 44 24 11 43 26 36 34 14 66'
-).split()
+    '00 01 60 05 02 10 12 40 50 16 30 04 06 03 35 22 46 63 33 53 55 21 61 52 54 '
+    '32 31 41 23 20 65 13 64 51 25 62 42 15 56 45 44 24 11 43 26 36 34 14 66'
+)
 LOWEST = (
-    '00 01 10 11 02 20 21 12 22 03 30 40 04 13 31 05 14 23 32 41 50 06 15 24 33'
-    ' 42 51 60 16 25 34 43'
-).split()
-FREQUENCIES = {'top': RANKED, 'bot': RANKED[::-1], 'low': LOWEST}
+    '00 01 10 11 02 20 21 12 22 03 30 40 04 13 31 05 14 23 32 41 50 06 15 24 33 '
+    '42 51 60 16 25 34 43'
+)
 COUNTS = (1, 2, 4, 8, 16, 32)
 # The authors' choice for the four stages of ResNet-50.
 DCT_SIZES = {256: 56, 512: 28, 1024: 14, 2048: 7}
@@ -94,20 +93,19 @@ class FCA(Gate):
         self, frequencies: str | Sequence[tuple[int, int]]
     ) -> list[tuple[int, int]]:
         if isinstance(frequencies, str):
-            names = [f'{kind}{n}' for kind in FREQUENCIES for n in COUNTS]
+            ranked = RANKED.split()
+            order = dict(top=ranked, bot=ranked[::-1], low=LOWEST.split())
+            names = [f'{kind}{n}' for kind in order for n in COUNTS]
             self._one_of('frequencies', frequencies, names)
-            chosen = FREQUENCIES[frequencies[:3]][: int(frequencies[3:])]
-            return [(int(u), int(v)) for u, v in chosen]
-        pairs = [tuple(pair) for pair in frequencies]
-        grid = range(7)
-        self._check(
-            bool(pairs)
-            and all(len(p) == 2 and {*p} <= {*grid} for p in pairs),
-            'frequencies',
-            "like 'top16', or pairs of integers from 0 to 6",
-            frequencies,
+            chosen = order[frequencies[:3]][: int(frequencies[3:])]
+            return [(int(pair[0]), int(pair[1])) for pair in chosen]
+        good = len(frequencies) > 0 and all(
+            len(pair) == 2 and set(pair) <= set(range(7))
+            for pair in frequencies
         )
-        return pairs
+        rule = "like 'top16', or pairs of integers from 0 to 6"
+        self._check(good, 'frequencies', rule, frequencies)
+        return [(u, v) for u, v in frequencies]
 
     def _basis(self, frequency: int) -> list[float]:
         size = self.dct_size

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Attention
+from mmdet_attn.plugins.base import Attention, zero_biases
 
 
 @MODELS.register_module()
@@ -49,9 +49,9 @@ class GC(Attention):
         super().__init__(in_channels)
         hidden = self._hidden(in_channels, reduction)
         self._one_of('pooling', pooling, ('att', 'avg'))
-        named = not isinstance(fusion, str) and set(fusion)
+        named = set() if isinstance(fusion, str) else set(fusion)
         self._check(
-            bool(named) and named <= {'add', 'mul'},
+            set() < named <= {'add', 'mul'},
             'fusion',
             "('add',), ('mul',) or both",
             fusion,
@@ -75,11 +75,11 @@ class GC(Attention):
         super().init_weights()
         if self.conv_mask is not None:
             nn.init.kaiming_normal_(self.conv_mask.weight)
-            nn.init.zeros_(self.conv_mask.bias)
+            zero_biases(self.conv_mask)
         for branch in (self.channel_mul_conv, self.channel_add_conv):
             if branch is not None:
-                nn.init.zeros_(branch[-1].weight)
-                nn.init.zeros_(branch[-1].bias)
+                nn.init.zeros_(branch[3].weight)
+                zero_biases(branch[3])
 
     def _context(self, x: Tensor) -> Tensor:
         if self.conv_mask is None:

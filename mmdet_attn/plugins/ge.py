@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
 
 
@@ -129,7 +129,7 @@ class GE(Gate):
         for layer in self.excite:
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)
+        zero_biases(self.excite)
 
     def gate(self, x: Tensor) -> Tensor:
         size = x.shape[2], x.shape[3]

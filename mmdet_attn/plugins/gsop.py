@@ -97,7 +97,9 @@ class GSoP(Gate):
         """(N, M, M) over the d channels of (N, d, h, w), where M = h w."""
         z = full_precision(z).flatten(2)
         total = z.sum(1, keepdim=True) / z.shape[2]
-        return z.transpose(1, 2) @ z / z.shape[2] - total.transpose(1, 2) @ total
+        return (
+            z.transpose(1, 2) @ z / z.shape[2] - total.transpose(1, 2) @ total
+        )
 
     def _rows(self, statistic: Tensor) -> Tensor:
         statistic = statistic.to(self.row_conv.weight.dtype)

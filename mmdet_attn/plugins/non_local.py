@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_attn.plugins.base import Attention, full_precision
+from mmdet_attn.plugins.base import Attention, full_precision, zero_biases
 from mmdet_attn.plugins.norm import build_norm
 
 MODES = ('embedded_gaussian', 'gaussian', 'dot_product', 'concatenation')
@@ -85,8 +85,7 @@ class NonLocal(Attention):
         for layer in self.children():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        zero_biases(self)
         last = self.norm
         if isinstance(last, nn.Identity):
             last = self.out
@@ -147,6 +146,5 @@ def _grid(tokens: Tensor, like: Tensor) -> Tensor:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Softmax attention over positions, which builds no H W x H W matrix."""
-    return F.scaled_dot_product_attention(
-        *(_tokens(x).unsqueeze(1) for x in (query, key, value)), scale=scale
-    ).squeeze(1)
+    q, k, v = (_tokens(x).unsqueeze(1) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).squeeze(1)

@@ -74,7 +74,9 @@ class PSAConv2d(BaseModule):
         self._check(
             len(groups) == branches
             and out_channels % branches == 0
-            and all(g > 0 and in_channels % g == width % g == 0 for g in groups),
+            and all(
+                g > 0 and in_channels % g == width % g == 0 for g in groups
+            ),
             'groups',
             f'{branches} divisors of {in_channels} input and {out_channels} / '
             f'{branches} output channels',

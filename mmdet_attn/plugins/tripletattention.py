@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.base import Gate, zero_weight
 from mmdet_attn.plugins.norm import build_norm
 
 
@@ -72,8 +72,7 @@ class TripletAttention(Gate):
         super().init_weights()
         for branch in (self.cw, self.hc, self.hw):
             nn.init.kaiming_normal_(branch.conv.weight, mode='fan_out')
-        if not isinstance(self.hw.norm, nn.Identity):
-            nn.init.zeros_(self.hw.norm.weight)
+        zero_weight(self.hw.norm)
 
     def gate(self, x: Tensor) -> Tensor:
         # (N, 1, C, W), (N, 1, C, H) turned to (N, 1, H, C), (N, 1, H, W).
