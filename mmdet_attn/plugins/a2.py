@@ -6,7 +6,7 @@ NeurIPS 2018, https://arxiv.org/abs/1810.11579
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Attention, zero_biases
+from mmdet_attn.plugins.base import Attention, zero_biases, zero_weight
 
 
 @MODELS.register_module()
@@ -45,7 +45,7 @@ class A2(Attention):
 
     def init_weights(self) -> None:
         super().init_weights()
-        nn.init.zeros_(self.out.weight)
+        zero_weight(self.out)
         zero_biases(self.out)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -130,8 +130,7 @@ class Gate(Attention):
 
 def zero_weight(layer: nn.Module) -> None:
     """Zero the weight or scale of a layer, if it has one."""
-    weight = getattr(layer, 'weight', None)
-    if weight is not None:
+    if isinstance(weight := getattr(layer, 'weight', None), Tensor):
         nn.init.zeros_(weight)
 
 

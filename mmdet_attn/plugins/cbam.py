@@ -14,6 +14,7 @@ from mmdet_attn.plugins.base import (
     Gate,
     full_precision,
     zero_biases,
+    zero_weight,
 )
 from mmdet_attn.plugins.norm import build_norm
 
@@ -76,8 +77,7 @@ class SpatialGate(Gate):
     def init_weights(self) -> None:
         super().init_weights()
         nn.init.kaiming_normal_(self.conv.weight, mode='fan_out')
-        if not isinstance(self.norm, nn.Identity):
-            nn.init.zeros_(self.norm.weight)
+        zero_weight(self.norm)
 
     def gate(self, x: Tensor) -> Tensor:
         # The maximum comes first: the authors' weights count on it.

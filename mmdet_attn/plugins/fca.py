@@ -15,12 +15,12 @@ from mmdet_attn.plugins.base import Gate
 # Frequencies, along H and along W, on a grid of 7 x 7: in the authors' order
 # of the accuracy that each reaches alone, and from the lowest up.
 RANKED = (
-    '00 01 60 05 02 10 12 40 50 16 30 04 06 03 35 22 46 63 33 53 55 21 61 52 54 '
-    '32 31 41 23 20 65 13 64 51 25 62 42 15 56 45 44 24 11 43 26 36 34 14 66'
+    '00 01 60 05 02 10 12 40 50 16 30 04 06 03 35 22 46 63 33 53 55 21 61 52 '
+    '54 32 31 41 23 20 65 13 64 51 25 62 42 15 56 45 44 24 11 43 26 36 34 14 66'
 )
 LOWEST = (
-    '00 01 10 11 02 20 21 12 22 03 30 40 04 13 31 05 14 23 32 41 50 06 15 24 33 '
-    '42 51 60 16 25 34 43'
+    '00 01 10 11 02 20 21 12 22 03 30 40 04 13 31 05 14 23 32 41 50 06 15 24 '
+    '33 42 51 60 16 25 34 43'
 )
 COUNTS = (1, 2, 4, 8, 16, 32)
 # The authors' choice for the four stages of ResNet-50.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Attention, zero_biases
+from mmdet_attn.plugins.base import Attention, zero_biases, zero_weight
 
 
 @MODELS.register_module()
@@ -78,7 +78,7 @@ class GC(Attention):
             zero_biases(self.conv_mask)
         for branch in (self.channel_mul_conv, self.channel_add_conv):
             if branch is not None:
-                nn.init.zeros_(branch[3].weight)
+                zero_weight(branch[3])
                 zero_biases(branch[3])
 
     def _context(self, x: Tensor) -> Tensor:

@@ -12,7 +12,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_attn.plugins.base import Attention, full_precision, zero_biases
+from mmdet_attn.plugins.base import (
+    Attention,
+    full_precision,
+    zero_biases,
+    zero_weight,
+)
 from mmdet_attn.plugins.norm import build_norm
 
 MODES = ('embedded_gaussian', 'gaussian', 'dot_product', 'concatenation')
@@ -86,10 +91,8 @@ class NonLocal(Attention):
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
         zero_biases(self)
-        last = self.norm
-        if isinstance(last, nn.Identity):
-            last = self.out
-        nn.init.zeros_(last.weight)
+        without_norm = isinstance(self.norm, nn.Identity)
+        zero_weight(self.out if without_norm else self.norm)
 
     def forward(self, x: Tensor) -> Tensor:
         source = x
