@@ -138,8 +138,9 @@ def zero_biases(*modules: nn.Module) -> None:
     """Zero the biases of the convolutions and linear layers inside."""
     for module in modules:
         for layer in module.modules():
-            has_bias = isinstance(layer, (nn.Conv2d, nn.Linear))
-            if has_bias and layer.bias is not None:
+            if not isinstance(layer, (nn.Conv2d, nn.Linear)):
+                continue
+            if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
 
