@@ -1,2 +1,2 @@
 _base_ = ['faster_rcnn_r101.py', '_base_/attention/se.py']
-model = dict(backbone=dict(plugins=_base_.plugins))
+model = dict(backbone=_base_.attention)

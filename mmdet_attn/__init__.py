@@ -1,11 +1,34 @@
 """Attention for MMDetection 3.x, one file per paper.
 
 Importing this registers every plugin in mmengine's root registry and needs
-torch and mmengine only; parts that need mmdet are imported by name.
+torch and mmengine only; the backbones, which need mmdet, load when named.
 """
 
+from importlib import import_module
+
+from mmdet_attn.necks import AttentionNeck
 from mmdet_attn.plugins import *
 from mmdet_attn.plugins import __all__ as _plugins
 
 __version__ = '0.1.0'
-__all__ = [*_plugins]
+__all__ = [*_plugins, 'AttentionNeck']
+_LAZY = {
+    'AttentionMobileNetV2': 'mmdet_attn.backbones',
+    'AttentionResNet': 'mmdet_attn.backbones',
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    try:
+        return getattr(import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'mmdet_attn.{name} needs MMDetection, and {error.name} is not '
+            'installed: see "Both stacks" in the README.'
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

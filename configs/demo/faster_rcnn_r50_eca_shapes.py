@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/attention/eca.py',
 ]
 model = dict(
-    backbone=dict(**_base_.narrow, plugins=_base_.plugins),
+    backbone=dict(**_base_.narrow, **_base_.attention),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=48, num_outs=4),
     rpn_head=dict(
         in_channels=48,

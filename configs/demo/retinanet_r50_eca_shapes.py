@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/attention/eca.py',
 ]
 model = dict(
-    backbone=dict(**_base_.narrow, plugins=_base_.plugins),
+    backbone=dict(**_base_.narrow, **_base_.attention),
     # From stride 4 on: the shapes are small.
     neck=dict(
         in_channels=[64, 128, 256, 512],

@@ -1,18 +1,20 @@
 # Kernel sizes of the authors' ImageNet weights eca_resnet50_k3557.
-plugins = [
-    dict(
-        cfg=dict(type='mmdet_attn.ECA', kernel_size=3, identity_init=True),
-        stages=(True, False, False, False),
-        position='after_conv3',
-    ),
-    dict(
-        cfg=dict(type='mmdet_attn.ECA', kernel_size=5, identity_init=True),
-        stages=(False, True, True, False),
-        position='after_conv3',
-    ),
-    dict(
-        cfg=dict(type='mmdet_attn.ECA', kernel_size=7, identity_init=True),
-        stages=(False, False, False, True),
-        position='after_conv3',
-    ),
-]
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=3, identity_init=True),
+            stages=(True, False, False, False),
+            position='after_conv3',
+        ),
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=5, identity_init=True),
+            stages=(False, True, True, False),
+            position='after_conv3',
+        ),
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=7, identity_init=True),
+            stages=(False, False, False, True),
+            position='after_conv3',
+        ),
+    ],
+)

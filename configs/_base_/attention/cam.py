@@ -1,0 +1,13 @@
+# DANet's channel attention stands in a segmentation head on the last stage: here
+# it is the end of that stage.
+attention = dict(
+    type='mmdet_attn.AttentionResNet',
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.CAM'),
+            stages=(False, False, False, True),
+            blocks=(-1,),
+            position='after_block',
+        )
+    ],
+)

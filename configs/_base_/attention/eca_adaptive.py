@@ -1,0 +1,9 @@
+# The paper's formula, 5, 5, 5, 7, for networks without released weights.
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', identity_init=True),
+            position='after_conv3',
+        )
+    ],
+)

@@ -1,0 +1,9 @@
+# As in the paper; the DCT sizes 56, 28, 14, 7 follow from the channels.
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.FCA', identity_init=True),
+            position='after_conv3',
+        )
+    ],
+)

@@ -1,0 +1,10 @@
+# The paper has it after the blocks of U-shaped networks; in a ResNet that is
+# SE's place.
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.SCSE', identity_init=True),
+            position='after_conv3',
+        )
+    ],
+)

@@ -1,0 +1,9 @@
+# ECA-Net's ablation (Table 2): groups of 8 channels, where SE has its two layers.
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.SEGC3', identity_init=True),
+            position='after_conv3',
+        )
+    ],
+)

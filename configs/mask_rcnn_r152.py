@@ -1,0 +1,6 @@
+_base_ = 'mask_rcnn_r50.py'
+model = dict(
+    backbone=dict(
+        depth=152, init_cfg=dict(checkpoint='torchvision://resnet152')
+    )
+)

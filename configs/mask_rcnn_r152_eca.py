@@ -1,0 +1,2 @@
+_base_ = ['mask_rcnn_r152.py', '_base_/attention/eca_r101.py']
+model = dict(backbone=_base_.attention)

@@ -1,0 +1,2 @@
+_base_ = ['mask_rcnn_r50.py', '_base_/attention/nonlocal.py']
+model = dict(backbone=_base_.attention)

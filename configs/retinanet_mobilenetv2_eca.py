@@ -1,0 +1,2 @@
+_base_ = ['retinanet_mobilenetv2.py', '_base_/attention/eca_mobilenetv2.py']
+model = dict(backbone=_base_.attention)

@@ -1,0 +1,2 @@
+# MMDetection's own schedule: 300 epochs from scratch, 8 GPUs x 8 images.
+_base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'

@@ -1,0 +1,3 @@
+_base_ = ['yolox_s.py', '_base_/attention/neck.py']
+_base_.attention['plugin']['type'] = 'mmdet_attn.SE'
+model = dict(neck=[_base_.attention, _base_.model.neck])

@@ -1,0 +1,6 @@
+"""Backbones that take attention where those of MMDetection do not."""
+
+from mmdet_attn.backbones.mobilenet_v2 import AttentionMobileNetV2
+from mmdet_attn.backbones.resnet import AttentionResNet
+
+__all__ = ['AttentionMobileNetV2', 'AttentionResNet']

@@ -1,0 +1,82 @@
+"""The residual blocks of ResNets, with plugins at any position."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.utils.checkpoint as cp
+from mmcv.cnn import build_plugin_layer
+from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+
+
+class _PluginBlock(nn.Module):
+    """A residual block whose plugins are put in once it is built."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.inserted: dict[str, list[str]] = {}
+
+    def insert(self, position: str, channels: int, cfg: Mapping) -> None:
+        """Put one more plugin at a position."""
+        cfg = dict(cfg)
+        postfix = cfg.pop('postfix', '')
+        name, layer = build_plugin_layer(cfg, postfix, in_channels=channels)
+        if hasattr(self, name):
+            raise ValueError(
+                f'AttentionResNet: two plugins named {name!r} in one block: '
+                f'give one of them a postfix.'
+            )
+        self.add_module(name, layer)
+        self.inserted.setdefault(position, []).append(name)
+
+    def attend(self, position: str, x: Tensor) -> Tensor:
+        for name in self.inserted.get(position, ()):
+            x = getattr(self, name)(x)
+        return x
+
+
+class AttentionBasicBlock(_PluginBlock, BasicBlock):
+    """The block of ResNet-18 and -34, with plugins."""
+
+    def widths(self) -> dict[str, int]:
+        """The channels at each position."""
+        positions = ('after_conv1', 'after_conv2', 'after_block')
+        return dict.fromkeys(positions, self.conv2.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        def residual(x: Tensor) -> Tensor:
+            out = self.relu(self.norm1(self.conv1(x)))
+            out = self.attend('after_conv1', out)
+            out = self.norm2(self.conv2(out))
+            out = self.attend('after_conv2', out)
+            return out + (x if self.downsample is None else self.downsample(x))
+
+        if self.with_cp and x.requires_grad:
+            out = cp.checkpoint(residual, x, use_reentrant=False)
+        else:
+            out = residual(x)
+        return self.attend('after_block', self.relu(out))
+
+
+class AttentionBottleneck(_PluginBlock, Bottleneck):
+    """The block of deeper ResNets, with plugins also after its end."""
+
+    def widths(self) -> dict[str, int]:
+        """The channels at each position."""
+        narrow, wide = self.conv1.out_channels, self.conv3.out_channels
+        return {
+            'after_conv1': narrow,
+            'after_conv2': narrow,
+            'after_conv3': wide,
+            'after_block': wide,
+        }
+
+    def insert(self, position: str, channels: int, cfg: Mapping) -> None:
+        super().insert(position, channels, cfg)
+        # Bottleneck's own forward looks for its three positions here.
+        self.with_plugins = True
+        for name in ('after_conv1', 'after_conv2', 'after_conv3'):
+            setattr(self, f'{name}_plugin_names', self.inserted.get(name, []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend('after_block', super().forward(x))

@@ -1,0 +1,54 @@
+"""Attention on the levels of a feature pyramid."""
+
+from collections.abc import Mapping, Sequence
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class AttentionNeck(BaseModule):
+    """One attention module for each level, as an element of a neck list.
+
+    ``neck=[dict(type='FPN', ...), dict(type='mmdet_attn.AttentionNeck',
+    in_channels=[256] * 5, plugin=dict(type='mmdet_attn.SE'))]`` stands behind
+    an FPN; in front of it ``in_channels`` are those of the backbone. Maps of
+    ``(N, C, H, W)`` keep their shapes.
+
+    Args:
+        in_channels: C of each level.
+        plugin: Type and arguments of the module; each level has its own.
+        init_cfg: As of any MM module.
+
+    Raises:
+        ValueError: ``in_channels`` is empty; at forward, another number of
+            levels.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        plugin: Mapping,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if isinstance(in_channels, int) or not in_channels:
+            raise ValueError(
+                'AttentionNeck: in_channels must list the channels of each '
+                f'level, got {in_channels!r}.'
+            )
+        self.levels = nn.ModuleList(
+            MODELS.build(dict(plugin, in_channels=channels))
+            for channels in in_channels
+        )
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        if len(inputs) != len(self.levels):
+            raise ValueError(
+                f'AttentionNeck: in_channels has {len(self.levels)} levels, '
+                f'got {len(inputs)} feature maps.'
+            )
+        return tuple(
+            level(x) for level, x in zip(self.levels, inputs, strict=True)
+        )

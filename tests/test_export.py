@@ -1,0 +1,58 @@
+"""torch.export and ONNX, with dynamic batch, height and width."""
+
+import onnxruntime
+import pytest
+import torch
+from modules import FORMS, build_identity, randomise
+from torch.export import Dim
+
+from mmdet_attn import PSAConv2d, SimAMConv2d
+
+# aten.searchsorted has no ONNX operator.
+NOT_IN_ONNX = ('NonLocal-concat',)
+DYNAMIC = {'x': {0: Dim('n', min=1), 2: Dim('h', min=8), 3: Dim('w', min=8)}}
+
+
+def convolutions():
+    return {
+        'PSAConv2d': PSAConv2d(32, 64, stride=2, reduction=4),
+        'SimAMConv2d': SimAMConv2d(32, 32, 3, padding=1),
+    }
+
+
+def make(name):
+    module = convolutions().get(name) or build_identity(name)
+    return randomise(module).eval()
+
+
+def exported(module):
+    x = torch.randn(2, 32, 12, 10)
+    return torch.export.export(module, (x,), dynamic_shapes=DYNAMIC)
+
+
+@pytest.mark.parametrize('name', [*FORMS, *convolutions()])
+def test_export(name):
+    """Both from one exported program, at a size that it has not seen."""
+    module = make(name)
+    program = exported(module)
+    x = torch.randn(1, 32, 9, 17)
+    expected = module(x)
+    torch.testing.assert_close(program.module()(x), expected)
+    if name in NOT_IN_ONNX:
+        with pytest.raises(torch.onnx.errors.OnnxExporterError):
+            torch.onnx.export(program, dynamo=True, verbose=False)
+        return
+    onnx = torch.onnx.export(program, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(
+        onnx.model_proto.SerializeToString()
+    )
+    feed = {session.get_inputs()[0].name: x.numpy()}
+    found = torch.from_numpy(session.run(None, feed)[0])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_readme_lists_what_onnx_lacks():
+    from conftest import ROOT
+
+    text = (ROOT / 'README.md').read_text()
+    assert "ONNX export: all but `NonLocal(mode='concatenation')`" in text
