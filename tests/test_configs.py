@@ -8,10 +8,11 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
-from mmdet_attn import ECA, SE
+import mmdet_attn
 
 DETECTORS = ('faster_rcnn', 'mask_rcnn', 'retinanet')
 PAPER = [
@@ -20,22 +21,71 @@ PAPER = [
     for depth in ('r50', 'r101')
     for attention in ('', '_se', '_eca')
 ]
+# Every module on Faster R-CNN R50, by the name of its config.
+ZOO = {
+    name.lower(): value
+    for name, value in vars(mmdet_attn.plugins).items()
+    if name in mmdet_attn.__all__ and hasattr(value, '__init__')
+}
+for name in ('attention', 'gate', 'simam'):
+    del ZOO[name]
+ZOO['simam'] = ZOO.pop('simamconv2d')
+OTHER = [
+    'faster_rcnn_r101_cbam',
+    'mask_rcnn_r50_gc',
+    'mask_rcnn_r50_nonlocal',
+    *[
+        f'mask_rcnn_{b}{a}'
+        for b in ('r18', 'r34', 'r152', 'x50')
+        for a in ('', '_eca')
+    ],
+    'retinanet_mobilenetv2',
+    'retinanet_mobilenetv2_eca',
+    *[f'yolox_s{a}' for a in ('', '_se', '_eca', '_cbam')],
+]
+LEAVES = sorted({*PAPER, *OTHER, *(f'faster_rcnn_r50_{name}' for name in ZOO)})
 DEMO = [f'demo/{detector}_r50_eca_shapes' for detector in DETECTORS]
-ATTENTION = {'se': SE, 'eca': ECA}
-KERNELS = {'r50': (3, 5, 5, 7), 'r101': (3, 3, 5, 7)}
-BLOCKS = {'r50': (3, 4, 6, 3), 'r101': (3, 4, 23, 3)}
+KERNELS = {
+    'r18': (3, 5, 7, 7),
+    'r34': (3, 3, 5, 7),
+    'r50': (3, 5, 5, 7),
+    'r101': (3, 3, 5, 7),
+    'r152': (3, 3, 5, 7),
+    'x50': (5, 5, 5, 7),
+}
+BLOCKS = {
+    'r18': (2, 2, 2, 2),
+    'r34': (3, 4, 6, 3),
+    'r50': (3, 4, 6, 3),
+    'r101': (3, 4, 23, 3),
+    'r152': (3, 8, 36, 3),
+    'x50': (3, 4, 6, 3),
+}
+# Where not every block has the module: (stage, block).
+PLACES = {
+    'bam': [(1, 2), (2, 3), (3, 5)],
+    'gsop': [(1, 2), (2, 3), (3, 5), (4, 2)],
+    'nonlocal': [(3, 4)],
+    'a2': [(2, 1), (2, 3), (3, 1), (3, 3), (3, 5)],
+    'pam': [(4, 2)],
+    'cam': [(4, 2)],
+    'gc': [(s, b) for s in (2, 3, 4) for b in range((3, 4, 6, 3)[s - 1])],
+}
+AFTER_BLOCK = ('bam', 'nonlocal', 'a2', 'pam', 'cam', 'gam')
 
 
 def load(name):
     return Config.fromfile(ROOT / 'configs' / f'{name}.py')
 
 
-def build(cfg):
+def build(cfg, part=None):
+    """The model, or its backbone, with nothing downloaded."""
     from mmdet.registry import MODELS
 
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    return MODELS.build(cfg.model)
+    cfg.model.backbone.init_cfg = None
+    return MODELS.build(cfg.model[part] if part else cfg.model)
 
 
 def batch(masks, size=64):
@@ -58,49 +108,87 @@ def test_all_leaf_configs_are_known():
         for f in files
         if '_base_' not in f.parts
     }
-    assert leaves == {*PAPER, *DEMO}
+    assert leaves == {*LEAVES, *DEMO}
+    assert len(ZOO) == 25
 
 
-@pytest.mark.parametrize('name', PAPER + DEMO)
+def parts(name):
+    """Depth and attention in the name of a config of a ResNet detector."""
+    backbone = name.removeprefix('demo/').removesuffix('_shapes')
+    backbone = backbone.split('rcnn_')[-1].removeprefix('retinanet_')
+    depth, _, attention = backbone.partition('_')
+    return depth, attention
+
+
+def places(backbone, cls):
+    """The blocks that hold a module of this class: (stage, block)."""
+    return [
+        (stage, index)
+        for stage in range(1, 5)
+        for index, block in enumerate(getattr(backbone, f'layer{stage}'))
+        if any(type(child) is cls for child in block.children())
+    ]
+
+
+RESNETS = [n for n in LEAVES + DEMO if 'yolox' not in n and 'mobile' not in n]
+
+
+@pytest.mark.parametrize('name', RESNETS)
+def test_attention_is_in_its_place(name):
+    """Class, block, position and channels, as in the module's paper."""
+    backbone = build(load(name), 'backbone')
+    depth, attention = parts(name)
+    counts = [len(getattr(backbone, f'layer{s}')) for s in range(1, 5)]
+    assert tuple(counts) == BLOCKS[depth]
+    every = [(s + 1, b) for s, n in enumerate(counts) for b in range(n)]
+    ours = [
+        m for m in backbone.modules() if 'mmdet_attn.pl' in type(m).__module__
+    ]
+    if not attention:
+        assert not ours
+        return
+    cls = ZOO[attention]
+    found = places(backbone, cls)
+    assert found == PLACES.get(attention, every)
+    assert len([m for m in ours if type(m) is cls]) == len(found)
+    for stage, index in found:
+        block = getattr(backbone, f'layer{stage}')[index]
+        if attention in ('simam', 'psaconv2d'):
+            assert type(block.conv2) is cls
+            continue
+        key = cls._abbr_
+        narrow = depth in ('r18', 'r34')
+        if attention in AFTER_BLOCK or narrow:
+            position = 'after_conv2' if narrow else 'after_block'
+            assert block.inserted == {position: [key]}
+        else:
+            assert block.after_conv3_plugin_names == [key]
+        plugin = getattr(block, key)
+        assert plugin.in_channels == block.conv1.in_channels or index == 0
+        if attention == 'eca':
+            kernel = KERNELS[depth][stage - 1]
+            assert plugin.conv.kernel_size == (kernel,) or 'demo' in name
+
+
+@pytest.mark.parametrize('name', LEAVES + DEMO)
 def test_builds_and_trains(name):
     cfg = load(name)
     masks = 'mask_rcnn' in name
-    for depth in ('r50', 'r101'):
-        if depth in name:
-            blocks, kernels = BLOCKS[depth], KERNELS[depth]
     model = build(cfg)
-    kind = next((k for k in ATTENTION if f'_{k}' in name), None)
-    for stage, count in enumerate(blocks):
-        layer = getattr(model.backbone, f'layer{stage + 1}')
-        assert len(layer) == count
-        for block in layer:
-            if kind is None:
-                assert not block.with_plugins
-                continue
-            assert block.after_conv3_plugin_names == [kind]
-            plugin = getattr(block, kind)
-            assert type(plugin) is ATTENTION[kind]
-            assert plugin.in_channels == block.planes * 4
-            assert plugin.alpha == 0
-            if kind == 'eca':
-                assert plugin.conv.kernel_size == (kernels[stage],)
-            else:
-                assert plugin.fc1.bias is None
-
-    cfg.model.backbone.init_cfg = None  # nothing is downloaded in tests
     model.train()
+    # YOLOX chooses its image size by the iteration.
+    MessageHub.get_instance(name).update_info('iter', 0)
     data = model.data_preprocessor(batch(masks), True)
     losses = model.loss(data['inputs'], data['data_samples'])
     loss, log = model.parse_losses(losses)
     assert torch.isfinite(loss), log
     assert ('loss_mask' in log) == masks
     loss.backward()
-    frozen = cfg.model.backbone.frozen_stages
+    frozen = cfg.model.backbone.get('frozen_stages', -1)
+    stem = ('backbone.conv1',) * (frozen >= 0)
+    still = stem + ('backbone.layer1',) * (frozen >= 1)
     for key, parameter in model.named_parameters():
-        if (
-            key.startswith(('backbone.conv1', 'backbone.layer1'))
-            and frozen > 0
-        ):
+        if still and key.startswith(still):
             assert parameter.grad is None, key
         elif key.endswith('alpha'):
             assert parameter.grad.abs() > 0, key
@@ -172,13 +260,25 @@ def test_learning_rate_of_every_iteration():
     assert not wrong, wrong[:5]
 
 
-@pytest.mark.parametrize('name', ['faster_rcnn_r50_eca', 'faster_rcnn_r50_se'])
+@pytest.mark.parametrize(
+    'name',
+    [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
+    + ['retinanet_mobilenetv2_eca'],
+)
 def test_identity_start_changes_no_bit(name):
-    """Stock ResNet and the same weights with fresh plugins: equal outputs."""
-    cfg = load(name)
-    with_plugins = build(cfg).eval().backbone
-    cfg.model.backbone.plugins = None
-    plain = build(cfg).eval().backbone
+    """The plain detector's weights with fresh modules: equal outputs."""
+    with_plugins = build(load(name), 'backbone')
+    cfg = load(name).model.backbone
+    kind = 'mmdet.MobileNetV2' if 'mobile' in name else 'mmdet.ResNet'
+    if cfg.type == 'ResNeXt':
+        kind = 'mmdet.ResNeXt'
+    for key in ('plugins', 'plugin', 'narrow', 'dcn', 'stage_with_dcn'):
+        cfg.pop(key, None)
+    cfg.type, cfg.init_cfg = kind, None
+    from mmdet.registry import MODELS
+
+    plain = MODELS.build(cfg)
+    plain.eval(), with_plugins.eval()
     missing, unexpected = with_plugins.load_state_dict(
         plain.state_dict(), strict=False
     )
@@ -221,5 +321,7 @@ def test_no_config_repeats_another():
         text = file.read_text()
         assert text not in texts, (file, texts[text])
         texts[text] = file
-    leaves = [ROOT / 'configs' / f'{name}.py' for name in PAPER]
-    assert all(len(file.read_text().splitlines()) <= 6 for file in leaves)
+    for name in LEAVES:
+        lines = (ROOT / 'configs' / f'{name}.py').read_text().splitlines()
+        with_attention = '_base_/attention' in lines[0]
+        assert len(lines) <= (3 if with_attention else 14)

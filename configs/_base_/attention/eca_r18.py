@@ -1,5 +1,5 @@
-# Kernel sizes of the authors' ImageNet weights eca_resnet18_k3577; the blocks of
-# ResNet-18 have two convolutions.
+# Kernel sizes of the authors' ImageNet weights eca_resnet18_k3577; its
+# blocks have two convolutions.
 _base_ = 'eca.py'
 attention = _base_.attention
 attention['type'] = 'mmdet_attn.AttentionResNet'

@@ -1,5 +1,5 @@
-# Kernel sizes of the authors' ImageNet weights eca_resnet34_k3357; the blocks of
-# ResNet-34 have two convolutions.
+# Kernel sizes of the authors' ImageNet weights eca_resnet34_k3357; its
+# blocks have two convolutions.
 _base_ = 'eca_r101.py'
 attention = _base_.attention
 attention['type'] = 'mmdet_attn.AttentionResNet'

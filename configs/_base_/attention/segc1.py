@@ -1,4 +1,4 @@
-# ECA-Net's ablation (Table 2): 16 groups, where SE has its two layers.
+# ECA-Net's ablation (Table 2), in SE's place: 16 groups.
 attention = dict(
     plugins=[
         dict(

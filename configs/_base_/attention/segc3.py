@@ -1,4 +1,4 @@
-# ECA-Net's ablation (Table 2): groups of 8 channels, where SE has its two layers.
+# ECA-Net's ablation (Table 2), in SE's place: groups of 8 channels.
 attention = dict(
     plugins=[
         dict(

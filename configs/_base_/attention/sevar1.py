@@ -1,4 +1,4 @@
-# ECA-Net's ablation (Table 2): the squeeze alone, where SE has its two layers.
+# ECA-Net's ablation (Table 2), in SE's place: the squeeze alone.
 attention = dict(
     plugins=[
         dict(

@@ -1,4 +1,4 @@
-# ECA-Net's ablation (Table 2): a weight for each channel, where SE has its two layers.
+# ECA-Net's ablation (Table 2), in SE's place: a weight for each channel.
 attention = dict(
     plugins=[
         dict(

@@ -1,4 +1,4 @@
-# ECA-Net's ablation (Table 2): a full layer, without reduction, where SE has its two layers.
+# ECA-Net's ablation (Table 2), in SE's place: one full layer.
 attention = dict(
     plugins=[
         dict(
