@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.launch import prepare_launch
+from mmdet_attn.launch import leave_group, prepare_launch
 from mmdet_attn.weights import torchvision
 
 STACK_HINT = (
@@ -33,6 +33,7 @@ def user_errors(main: Callable[[], None]) -> Callable[[], None]:
                     file=sys.stderr,
                 )
             sys.exit(2)
+        leave_group()
 
     return wrapped
 

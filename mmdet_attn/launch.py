@@ -55,6 +55,19 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
             )
 
 
+def leave_group() -> None:
+    """End the process group together.
+
+    Without this gloo's threads abort a process at exit now and then, which
+    makes a finished training look failed.
+    """
+    group = torch.distributed
+    if group.is_available() and group.is_initialized():
+        if group.get_backend() == 'gloo':
+            group.barrier()
+        group.destroy_process_group()
+
+
 def build_runner(cfg: Config):
     """The runner of a config."""
     from mmengine.registry import RUNNERS

@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import Attention, full_precision
+from mmdet_attn.plugins.base import Attention, full_precision, without_autocast
 
 
 @MODELS.register_module()
@@ -45,7 +45,7 @@ class CAM(Attention):
         nn.init.zeros_(self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             flat = x.flatten(2)
             wide = full_precision(flat)
             energy = wide @ wide.transpose(1, 2)

@@ -5,12 +5,11 @@ CVPR 2019, https://arxiv.org/abs/1811.12006
 
 from collections.abc import Mapping
 
-import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_attn.plugins.base import Gate, full_precision
+from mmdet_attn.plugins.base import Gate, full_precision, without_autocast
 from mmdet_attn.plugins.norm import build_norm
 
 GRID = 8
@@ -107,7 +106,7 @@ class GSoP(Gate):
 
     def gate(self, x: Tensor) -> Tensor:
         z = self.norm(self.reduce(x.relu()))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             if self.mode == 'channel':
                 statistic = self._covariance(z.relu())
             else:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from mmdet_attn.plugins.base import (
     Attention,
     full_precision,
+    without_autocast,
     zero_biases,
     zero_weight,
 )
@@ -106,7 +107,7 @@ class NonLocal(Attention):
             if self.mode == 'embedded_gaussian':
                 y = _attend(theta, phi, g, self.scale)
             else:
-                with torch.autocast(x.device.type, enabled=False):
+                with without_autocast(x):
                     y = self._sums(*map(full_precision, (theta, phi, g)))
             y = _grid(y.to(g.dtype), x)
         return x + self.norm(self.out(y)).to(x.dtype)
