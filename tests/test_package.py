@@ -8,7 +8,10 @@ import sys
 import zipfile
 
 import pytest
+import torch
 from conftest import ROOT, run_tool
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from mmdet_attn.analysis.paper import TABLE_5
 
@@ -224,7 +227,7 @@ def test_setup_without_compiler():
 
 
 def test_readme_is_short_and_true():
-    assert len(README.splitlines()) <= 200
+    assert len(README.splitlines()) <= 290
     for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
         assert (ROOT / path).exists(), path
     for path in re.findall(r'\b(?:tools|configs)/[\w/.]+\.(?:py|sh)', README):
@@ -240,3 +243,47 @@ def test_readme_is_short_and_true():
     )
     for flag in flags:
         assert f"'{flag}'" in sources, flag
+
+
+def test_readme_has_every_module():
+    """With its own file and config, and the parameters of that config."""
+    from mmdet.registry import MODELS
+
+    from mmdet_attn import plugins
+
+    def parameters(config):
+        backbone = Config.fromfile(ROOT / config).model.backbone
+        backbone.init_cfg = None
+        with torch.device('meta'):
+            network = MODELS.build(backbone)
+        # alpha is the identity start's, not the paper's.
+        return sum(
+            parameter.numel()
+            for key, parameter in network.named_parameters()
+            if not key.endswith('alpha')
+        )
+
+    init_default_scope('mmdet')
+    plain = parameters('configs/faster_rcnn_r50.py')
+    rows = re.findall(
+        r'^\| \[`(\w+)`\]\(mmdet_attn/plugins/(\w+)\.py\) .*?'
+        r'\| (-?[\d,]+) \|.*\((configs/\S+\.py)\) \|$',
+        README,
+        re.MULTILINE,
+    )
+    names = {name for name, *_ in rows}
+    helpers = {'Attention', 'Gate', 'SimAMConv2d'}
+    assert names == set(plugins.__all__) - helpers
+    for name, file, added, config in rows:
+        module = getattr(plugins, name).__module__
+        assert module == f'mmdet_attn.plugins.{file}'
+        assert int(added.replace(',', '')) == parameters(config) - plain
+
+
+def test_readme_network_runs():
+    """The example for plain PyTorch."""
+    blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+    (code,) = (b for b in blocks if 'from mmdet_attn import CBAM' in b)
+    names: dict = {}
+    exec(code, names)
+    assert names['model'](torch.randn(2, 3, 32, 32)).shape == (2, 10)
