@@ -6,6 +6,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmdet_attn.errors import InputError
+
 
 @MODELS.register_module()
 class AttentionNeck(BaseModule):
@@ -34,7 +36,7 @@ class AttentionNeck(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if isinstance(in_channels, int) or not in_channels:
-            raise ValueError(
+            raise InputError(
                 'AttentionNeck: in_channels must list the channels of each '
                 f'level, got {in_channels!r}.'
             )
@@ -45,7 +47,7 @@ class AttentionNeck(BaseModule):
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if len(inputs) != len(self.levels):
-            raise ValueError(
+            raise InputError(
                 f'AttentionNeck: in_channels has {len(self.levels)} levels, '
                 f'got {len(inputs)} feature maps.'
             )

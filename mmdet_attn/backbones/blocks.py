@@ -8,6 +8,8 @@ from mmcv.cnn import build_plugin_layer
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
+from mmdet_attn.errors import InputError
+
 
 class _PluginBlock(nn.Module):
     """A residual block whose plugins are put in once it is built."""
@@ -22,7 +24,7 @@ class _PluginBlock(nn.Module):
         postfix = cfg.pop('postfix', '')
         name, layer = build_plugin_layer(cfg, postfix, in_channels=channels)
         if hasattr(self, name):
-            raise ValueError(
+            raise InputError(
                 f'AttentionResNet: two plugins named {name!r} in one block: '
                 f'give one of them a postfix.'
             )

@@ -14,6 +14,7 @@ from mmdet_attn.backbones.blocks import (
     AttentionBasicBlock,
     AttentionBottleneck,
 )
+from mmdet_attn.errors import InputError
 
 
 @MODELS.register_module()
@@ -74,14 +75,14 @@ class AttentionResNet(ResNet):
     def _insert(self, plugin: dict) -> None:
         unknown = plugin.keys() - {'cfg', 'position', 'stages', 'blocks'}
         if unknown or not {'cfg', 'position'} <= plugin.keys():
-            raise ValueError(
+            raise InputError(
                 'AttentionResNet: a plugin has cfg, position, and perhaps '
                 f'stages and blocks, got {sorted(plugin)}.'
             )
         position, blocks = plugin['position'], plugin.get('blocks')
         chosen = plugin.get('stages') or (True,) * len(self.stages)
         if len(chosen) != len(self.stages):
-            raise ValueError(
+            raise InputError(
                 f'AttentionResNet: stages must have {len(self.stages)} '
                 f'values, got {tuple(chosen)}.'
             )
@@ -91,13 +92,13 @@ class AttentionResNet(ResNet):
             count = len(stage)
             for index in range(count) if blocks is None else blocks:
                 if not -count <= index < count:
-                    raise ValueError(
+                    raise InputError(
                         f'AttentionResNet: blocks must be from {-count} to '
                         f'{count - 1} in stage {number}, got {index}.'
                     )
                 widths = stage[index].widths()
                 if position not in widths:
-                    raise ValueError(
+                    raise InputError(
                         'AttentionResNet: position must be one of '
                         f'{", ".join(widths)} in ResNet-{self.depth}, got '
                         f'{position!r}.'

@@ -9,6 +9,8 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmdet_attn.errors import InputError
+
 
 class Attention(BaseModule):
     """A layer that keeps the shape ``(N, C, H, W)`` of a feature map.
@@ -35,7 +37,7 @@ class Attention(BaseModule):
     def _check(cls, good: bool, name: str, rule: str, value: Any) -> None:
         """Refuse an argument with its name, its rule and its value."""
         if not good:
-            raise ValueError(
+            raise InputError(
                 f'{cls.__name__}: {name} must be {rule}, got {value!r}.'
             )
 

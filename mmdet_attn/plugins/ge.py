@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdet_attn.errors import InputError
 from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
 
@@ -134,7 +135,7 @@ class GE(Gate):
     def gate(self, x: Tensor) -> Tensor:
         size = x.shape[2], x.shape[3]
         if self.spatial_size not in (None, size):
-            raise ValueError(
+            raise InputError(
                 f'GE: global extent was built for maps of spatial_size '
                 f'{self.spatial_size}, got {size}: resize the input, or take '
                 f'extent=2, 4 or 8, which fit any size.'

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmdet_attn.errors import InputError
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm that says what to do about a batch too small for it."""
@@ -12,7 +14,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _check_input_dim(self, x: Tensor) -> None:
         super()._check_input_dim(x)
         if self.training and x.numel() == x.shape[1]:
-            raise ValueError(
+            raise InputError(
                 'BN: cannot train on one value per channel, got '
                 f'{tuple(x.shape)}: use a batch of two or more, or '
                 "norm_cfg=dict(type='GN', num_groups=1)."
@@ -45,7 +47,7 @@ def build_norm(
     cfg = dict(norm_cfg)
     kind = cfg.pop('type', None)
     if kind not in NORMS:
-        raise ValueError(
+        raise InputError(
             f'{owner}: norm_cfg type must be one of {", ".join(NORMS)}, '
             f'got {kind!r}.'
         )
@@ -54,7 +56,7 @@ def build_norm(
     try:
         norm = NORMS[kind](**{name: channels}, **cfg)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f'{owner}: norm_cfg {dict(norm_cfg)} does not fit its '
             f'{channels} channels: {error}'
         ) from error

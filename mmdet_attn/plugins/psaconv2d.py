@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmdet_attn.errors import InputError
 from mmdet_attn.plugins.se import SE
 
 
@@ -100,7 +101,7 @@ class PSAConv2d(BaseModule):
     @staticmethod
     def _check(good: bool, name: str, rule: str, value: object) -> None:
         if not good:
-            raise ValueError(
+            raise InputError(
                 f'PSAConv2d: {name} must be {rule}, got {value!r}.'
             )
 
