@@ -35,11 +35,12 @@ setup(
     name='mmdet_attn',
     version=re.search(r"__version__ = '(.+)'", INIT)[1],
     description='Channel and spatial attention for MMDetection 3.x: faithful '
-    'ECA, SE and relatives as plugins, configs that reproduce ECA-Net on COCO',
+    'ECA, SE, CBAM and two dozen relatives as plugins, configs that reproduce '
+    'ECA-Net on COCO',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    keywords='attention, ECA, SE, object detection, MMDetection',
+    keywords='attention, ECA, SE, CBAM, object detection, MMDetection',
     packages=find_packages(include=['mmdet_attn', 'mmdet_attn.*']),
     python_requires='>=3.10',
     # Neither stack is named here: they share import names and would
@@ -58,7 +59,17 @@ setup(
             'mmdet>=3.3.0',
             'pycocotools',
         ],
-        'dev': ['mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff'],
+        'dev': [
+            'hypothesis',
+            'mypy',
+            'onnx',
+            'onnxruntime',
+            'onnxscript',
+            'pytest',
+            'pytest-timeout',
+            'pytest-xdist',
+            'ruff',
+        ],
     },
     classifiers=[
         'Development Status :: 4 - Beta',

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_attn.errors import InputError
 
@@ -40,7 +40,7 @@ class AttentionNeck(BaseModule):
                 'AttentionNeck: in_channels must list the channels of each '
                 f'level, got {in_channels!r}.'
             )
-        self.levels = nn.ModuleList(
+        self.levels = ModuleList(
             MODELS.build(dict(plugin, in_channels=channels))
             for channels in in_channels
         )

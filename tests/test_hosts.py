@@ -257,6 +257,36 @@ def test_mobilenet_position_and_other_modules():
     assert saving.layer3[0].eca.conv.weight.grad.isfinite().all()
 
 
+def test_own_initialisation_comes_after_the_hosts(tmp_path):
+    """CBAM's last scale is zero, whatever the host does to norm layers."""
+    kaiming = [
+        dict(type='Kaiming', layer='Conv2d'),
+        dict(type='Constant', val=1, layer='_BatchNorm'),
+    ]
+    neck = dict(type='mmdet_attn.AttentionNeck', in_channels=[16, 32])
+    cbam = dict(type='mmdet_attn.CBAM')
+    network = mobilenet(plugin=cbam)
+    hosts = [
+        MODELS.build(neck | dict(plugin=cbam, init_cfg=kaiming)),
+        network,
+        resnet(depth=18, plugins=[plugin('CBAM', 'after_conv2')]),
+    ]
+    for host in hosts:
+        randomise(host)
+        host.init_weights()
+        modules = [m for m in host.modules() if type(m) is CBAM]
+        assert len(modules) in (2, 8, 17)
+        assert not any(m.spatial.norm.weight.any() for m in modules)
+    # Pretrained weights come last of all.
+    donor = randomise(mobilenet(plugin=cbam))
+    torch.save(donor.state_dict(), tmp_path / 'donor.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'donor.pth'))
+    network = mobilenet(plugin=cbam, init_cfg=init_cfg)
+    network.init_weights()
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, donor.state_dict()[key]), key
+
+
 @pytest.mark.parametrize('where', ['before', 'after'])
 def test_neck_with_fpn(where):
     """In a list with FPN, as a detector's config has it."""

@@ -8,7 +8,8 @@ from mmcv.cnn import build_plugin_layer
 from mmdet.models.backbones import MobileNetV2
 from mmdet.models.layers import InvertedResidual
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from mmengine.model import Sequential
+from torch import Tensor
 
 
 class AttentionInvertedResidual(InvertedResidual):
@@ -72,7 +73,7 @@ class AttentionMobileNetV2(MobileNetV2):
         num_blocks: int,
         stride: int,
         expand_ratio: int,
-    ) -> nn.Sequential:
+    ) -> Sequential:
         """As of ``mmdet.MobileNetV2``, with blocks that take attention."""
         blocks = []
         for index in range(num_blocks):
@@ -90,4 +91,5 @@ class AttentionMobileNetV2(MobileNetV2):
                 )
             )
             self.in_channels = out_channels
-        return nn.Sequential(*blocks)
+        # mmengine's, which passes init_weights on; stock's torch one does not.
+        return Sequential(*blocks)
