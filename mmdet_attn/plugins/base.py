@@ -91,7 +91,8 @@ class Gate(Attention):
     module and its parameters are the paper's.
 
     Weights of the paper's module, which know no ``alpha``, load into either;
-    ``alpha`` is then 1.
+    ``alpha`` is then 1. A module without any (SimAM, SEVar1) cannot notice
+    them: leave ``identity_init`` off where a network was trained with it.
 
     Args:
         in_channels: C, the channels of the feature map.
