@@ -4,3 +4,6 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '_base_/schedule_1x.py',
 ]
+model = dict(
+    backbone=dict(init_cfg=dict(type='mmdet_attn.AttentionPretrained'))
+)

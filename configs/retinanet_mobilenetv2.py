@@ -7,7 +7,8 @@ model = dict(
         frozen_stages=1,
         norm_eval=True,
         init_cfg=dict(
-            type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'
+            type='mmdet_attn.AttentionPretrained',
+            checkpoint='open-mmlab://mmdet/mobilenet_v2',
         ),
     ),
     neck=dict(in_channels=[24, 32, 96, 320]),

@@ -14,6 +14,7 @@ __version__ = '0.1.0'
 __all__ = [*_plugins, 'AttentionNeck']
 _LAZY = {
     'AttentionMobileNetV2': 'mmdet_attn.backbones',
+    'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
 }
 

@@ -5,6 +5,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmdet_attn.cli import config_parser, load_config, user_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
+from mmdet_attn.weights.plugins import FrozenPluginHook
 from mmdet_attn.weights.safe import read_checkpoint, set_trust
 
 
@@ -57,7 +58,9 @@ def main():
         if latest:
             read_checkpoint(latest, args.trust_checkpoint)
 
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    runner.register_hook(FrozenPluginHook())
+    runner.train()
 
 
 if __name__ == '__main__':

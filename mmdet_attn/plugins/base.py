@@ -66,6 +66,15 @@ class Attention(BaseModule):
         """C / r, the hidden channels; at least one."""
         return max(1, in_channels // cls._positive('reduction', reduction))
 
+    @property
+    def starts_as_identity(self) -> bool:
+        """Whether a fresh module leaves its input as it is.
+
+        One that adds starts at zero; one that multiplies needs its switch.
+        """
+        gates = [m for m in self.modules() if isinstance(m, Gate)]
+        return all(gate.alpha is not None for gate in gates)
+
     def init_weights(self) -> None:
         """Initialise as in the paper; here, torch's own defaults.
 

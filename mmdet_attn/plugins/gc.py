@@ -71,6 +71,10 @@ class GC(Attention):
         self.channel_add_conv = branch() if 'add' in fusion else None
         self.init_weights()
 
+    @property
+    def starts_as_identity(self) -> bool:
+        return self.channel_mul_conv is None
+
     def init_weights(self) -> None:
         super().init_weights()
         if self.conv_mask is not None:

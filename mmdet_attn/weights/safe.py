@@ -50,13 +50,20 @@ def set_trust(trust: bool) -> None:
         torch.serialization.add_safe_globals(mmengine_globals())
 
 
-def read_checkpoint(path: str, trust: bool = False) -> dict:
+def read_checkpoint(path: str, trust: bool | None = None) -> dict:
     """Read a checkpoint from a file or any address that mmengine knows.
+
+    Args:
+        path: The file or address.
+        trust: As of :func:`set_trust`; None leaves what was decided before,
+            which is not to trust where nothing was.
 
     Raises:
         InputError: It is missing, is no checkpoint, or holds something that
             only a trusted file may hold.
     """
+    if trust is None:
+        trust = os.environ.get(FORCE_UNSAFE) == '1'
     set_trust(trust)
     local = '://' not in path
     if local and not Path(path).is_file():
@@ -98,7 +105,10 @@ def read_checkpoint(path: str, trust: bool = False) -> dict:
 
 def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
     """The weights of a checkpoint, without a data-parallel prefix."""
-    state = checkpoint.get('state_dict', checkpoint)
+    state = checkpoint
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     return {
         re.sub(r'^module\.', '', key): value
         for key, value in state.items()

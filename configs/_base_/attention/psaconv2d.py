@@ -4,6 +4,7 @@
 attention = dict(
     dcn=dict(type='mmdet_attn.PSAConv2d'),
     stage_with_dcn=(True, True, True, True),
+    init_cfg=dict(missing='fresh'),
     frozen_stages=0,
     norm_eval=False,
 )

@@ -1,0 +1,90 @@
+"""Which modules of a network are plugins, and how each of them starts."""
+
+import re
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch import nn
+
+from mmdet_attn.errors import InputError
+from mmdet_attn.plugins import Attention, PSAConv2d
+
+
+def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
+    """The plugins by name: ours anywhere, anybody's in residual blocks."""
+    found: dict[str, nn.Module] = {}
+    names: set[str] = set()
+    for path, module in network.named_modules():
+        start = f'{path}.' if path else ''
+        for attribute, value in vars(module).items():
+            if re.fullmatch(r'after_conv\d_plugin_names', attribute):
+                names.update(start + name for name in value)
+        parts = path.split('.')
+        inside = any(
+            '.'.join(parts[:i]) in found for i in range(1, len(parts))
+        )
+        ours = isinstance(module, (Attention, PSAConv2d))
+        if not inside and (ours or path in names):
+            found[path] = module
+    return found
+
+
+def starts_as_identity(plugin: nn.Module) -> bool:
+    """Whether it leaves a network as it is until it is trained.
+
+    Of a plugin that is not ours nobody knows.
+    """
+    return isinstance(plugin, Attention) and plugin.starts_as_identity
+
+
+def is_frozen(plugin: nn.Module) -> bool:
+    """Whether it has parameters, none of which is trained."""
+    parameters = list(plugin.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
+def refuse_frozen(names: list[str]) -> None:
+    """Refuse plugins that would keep their random start for ever.
+
+    Raises:
+        InputError: There is one.
+    """
+    if names:
+        raise InputError(
+            f'{len(names)} plugin(s) in a frozen stage have no weights and '
+            f'would stay random for ever ({names[0]} first): set '
+            'identity_init=True in their cfg, leave that stage out '
+            '(stages=(False, ...)), train it (frozen_stages=0), or give '
+            'weights that have them.'
+        )
+
+
+class FrozenPluginHook(Hook):
+    """Refuse to train with a frozen plugin that no weights have reached.
+
+    Whatever initialises the model or resumes a training: it watches what is
+    loaded.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: set[str] = set()
+
+    def before_run(self, runner: Any) -> None:
+        for name, plugin in plugins_of(runner.model).items():
+
+            def remember(module, state, prefix, *_, name=name):
+                if any(key.startswith(prefix) for key in state):
+                    self.loaded.add(name)
+
+            plugin.register_load_state_dict_pre_hook(remember)
+
+    def before_train(self, runner: Any) -> None:
+        refuse_frozen(
+            [
+                name
+                for name, plugin in plugins_of(runner.model).items()
+                if is_frozen(plugin)
+                and name not in self.loaded
+                and not starts_as_identity(plugin)
+            ]
+        )

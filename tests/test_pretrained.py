@@ -1,0 +1,325 @@
+"""AttentionPretrained: every weight and every plugin accounted for."""
+
+import copy
+import re
+
+import pytest
+import torch
+from conftest import ROOT, run_tool
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from modules import randomise
+from test_tools import on
+
+from mmdet_attn.errors import InputError
+from mmdet_attn.weights import pretrained
+
+NARROW = dict(base_channels=16, stem_channels=16)
+ECA_3557 = Config.fromfile(
+    ROOT / 'configs/_base_/attention/eca.py'
+).attention.plugins
+
+
+def plugin(name, position='after_conv3', identity=True, **cfg):
+    cfg = dict(type=f'mmdet_attn.{name}', **cfg)
+    if identity:
+        cfg['identity_init'] = True
+    return dict(cfg=cfg, position=position)
+
+
+def network(kind='mmdet.ResNet', depth=50, file=None, **kwargs):
+    options = {k: kwargs.pop(k) for k in ('missing', 'prefix') if k in kwargs}
+    init_cfg = None
+    if file is not None:
+        init_cfg = dict(
+            type='mmdet_attn.AttentionPretrained',
+            checkpoint=str(file),
+            **options,
+        )
+    cfg = dict(type=kind, depth=depth, init_cfg=init_cfg, **NARROW)
+    return MODELS.build(cfg | kwargs)
+
+
+def save(path, model, wrap=None, prefix='', extra=()):
+    """Random weights of a network, in the layout of some training script."""
+    state = randomise(model).state_dict()
+    state = {prefix + key: value for key, value in state.items()}
+    for key in extra:
+        state[key] = torch.ones(3)
+    torch.save({wrap: state, 'epoch': 90} if wrap else state, path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ('kind', 'depth', 'position'),
+    [
+        ('mmdet.ResNet', 50, 'after_conv3'),
+        ('mmdet_attn.AttentionResNet', 50, 'after_conv3'),
+        ('mmdet_attn.AttentionResNet', 50, 'after_block'),
+        ('mmdet_attn.AttentionResNet', 18, 'after_conv2'),
+    ],
+)
+@pytest.mark.parametrize('name', ['CBAM', 'GC', 'SE'])
+def test_loads_everything(kind, depth, position, name, tmp_path):
+    """Nothing that children initialise later overwrites what was loaded."""
+    plugins = [plugin(name, position, identity=False)]
+    donor = network(kind, depth, plugins=plugins)
+    file = tmp_path / 'donor.pth'
+    state = save(file, donor, 'state_dict', extra=['fc.weight', 'fc.bias'])
+    plugins = [plugin(name, position, identity=name != 'GC')]
+    host = network(kind, depth, file, plugins=plugins)
+    host.init_weights()
+    alphas = 0
+    for key, value in host.state_dict().items():
+        if key.endswith('.alpha'):
+            alphas += 1
+            assert value == 1
+        else:
+            assert torch.equal(value, state[key]), key
+    blocks = sum(host.stage_blocks)
+    assert alphas == blocks * {'CBAM': 2, 'GC': 0, 'SE': 1}[name]
+
+
+@pytest.mark.parametrize(
+    'kind', ['mmdet.ResNet', 'mmdet_attn.AttentionResNet']
+)
+def test_plain_weights_leave_the_network_as_it_is(kind, tmp_path):
+    save(tmp_path / 'plain.pth', plain := network(kind), 'model')
+    plugins = [*ECA_3557, plugin('CBAM', postfix='_x'), plugin('SimAM')]
+    plugins.append(plugin('GC', identity=False))
+    host = network(kind, file=tmp_path / 'plain.pth', plugins=plugins)
+    host.init_weights()
+    plain.eval(), host.eval()
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        for ours, theirs in zip(host(x), plain(x), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_report(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(
+        pretrained, 'print_log', lambda text, logger: messages.append(text)
+    )
+    donor = network(plugins=[plugin('ECA', identity=False, kernel_size=3)])
+    save(tmp_path / 'eca.pth', donor, extra=['fc.weight'])
+    plugins = [
+        plugin('ECA', kernel_size=3),
+        plugin('CBAM'),
+        plugin('SimAM', identity=False),
+        plugin('BAM', identity=False),
+    ]
+    host = network(file=tmp_path / 'eca.pth', plugins=plugins, missing='fresh')
+    host.init_weights()
+    (text,) = messages
+    for stage, count in enumerate((3, 4, 6, 3), 1):
+        for name, status in (
+            ('eca', 'loaded'),
+            ('cbam', 'identity'),
+            ('simam', 'no weights'),
+            ('bam', 'fresh'),
+        ):
+            row = rf'layer{stage}\.\*\.{name} +{count}  {status}\n'
+            assert re.search(row, text), (row, text)
+    assert 'not used: fc' in text
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'given'),
+    [
+        ('module.', None),
+        ('backbone.', None),
+        ('module.backbone.', None),
+        ('student.', 'student'),
+        ('student.', 'student.'),
+    ],
+)
+def test_prefixes(prefix, given, tmp_path):
+    others = ['neck.lateral.weight', 'head.fc.weight']
+    extra = [] if prefix == 'module.' else others
+    donor = network()
+    state = save(tmp_path / 'x.pth', donor, 'state_dict', prefix, extra)
+    host = network(file=tmp_path / 'x.pth', prefix=given)
+    host.init_weights()
+    for key, value in host.state_dict().items():
+        assert torch.equal(value, state[prefix + key])
+
+
+def refused(file, message, **kwargs):
+    host = network(file=file, **kwargs)
+    before = copy.deepcopy(host.state_dict())
+    with pytest.raises(InputError, match=message):
+        host.init_weights()
+    for key, value in host.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_wrong_kernel_is_named_by_stage(tmp_path):
+    plain = [
+        dict(p, cfg=dict(p['cfg'], identity_init=False)) for p in ECA_3557
+    ]
+    save(tmp_path / 'eca.pth', network(plugins=plain))
+    refused(
+        tmp_path / 'eca.pth',
+        'ECA kernels 3,5,5,7 by stage, the config 5,5,5,7: set kernel_size',
+        plugins=[
+            dict(p, cfg=dict(p['cfg'], kernel_size=k))
+            for p, k in zip(ECA_3557, (5, 5, 7), strict=True)
+        ],
+    )
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    file = tmp_path / 'x.pth'
+    save(file, network())
+    cbam = [plugin('CBAM', identity=False)]
+    message = (
+        r'no weights for 16 plugin\(s\), layer1.0.cbam first, .* '
+        "identity_init=True .* missing='fresh'"
+    )
+    refused(file, message, plugins=cbam)
+    host = network(file=file, plugins=cbam, missing='fresh')
+    host.init_weights()
+    assert not host.layer1[0].cbam.spatial.norm.weight.any()  # its own start
+    for missing in ('identity', 'fresh'):
+        refused(
+            file,
+            r'3 plugin\(s\) in a frozen stage .* \(layer1.0.cbam first\)',
+            plugins=cbam,
+            missing=missing,
+            frozen_stages=1,
+        )
+    for depth, name in ((101, 'ResNet-101'), (152, 'ResNet-152')):
+        message = f'is a ResNet-50, the config a {name}: set backbone.depth'
+        refused(file, message, depth=depth)
+    refused(
+        file,
+        'a ResNet-50, the config a ResNet-18',
+        kind='mmdet_attn.AttentionResNet',
+        depth=18,
+    )
+    refused(
+        file,
+        'a ResNet-50, the config a ResNet-50 with a deep stem',
+        kind='mmdet.ResNetV1d',
+    )
+    refused(file, "no key that starts with 'teacher'", prefix='teacher')
+
+    save(file, network(plugins=[plugin('SE', identity=False)]))
+    refused(file, 'has 64 weights that the config has no place for, layer1')
+    refused(
+        file,
+        r'another shape: layer1.0.se.fc1.weight is \(4, 64\) there and \(8, 64\)',
+        plugins=[plugin('SE', reduction=8)],
+    )
+    save(file, network(plugins=[plugin('SE')]))
+    refused(
+        file,
+        'has 16 weights .* no place for, layer1.0.se.alpha first',
+        plugins=[plugin('SE', identity=False)],
+    )
+
+    state = network(plugins=[plugin('SE', identity=False)]).state_dict()
+    for lost in ('layer3.2.conv2.weight', 'layer3.2.se.fc1.bias'):
+        torch.save({k: v for k, v in state.items() if k != lost}, file)
+        message = f'lacks 1 weights, {lost} first'
+        refused(file, message, plugins=[plugin('SE')])
+    # A caffe-style file, another library's, none at all, a damaged one.
+    torch.save({'res2_0_branch2a_w': torch.ones(1)}, file)
+    refused(file, 'is a caffe-style network')
+    torch.save({'features.0.weight': torch.ones(1)}, file)
+    refused(file, r'is no ResNet \(it has features.0.weight, ')
+    refused(tmp_path / 'no.pth', 'no.pth: no such checkpoint')
+    file.write_bytes(b'PK\x03\x04 cut short')
+    refused(file, 'not a checkpoint that torch can read')
+    with pytest.raises(InputError, match="'identity' or 'fresh', got 'zero'"):
+        network(file=file, missing='zero').init_weights()
+
+
+def test_unconverted_names_are_refused(tmp_path):
+    """Otherwise the plugin would stay at identity, and nobody know."""
+    state = network().state_dict()
+    state['layer1.0.cbam.ChannelGate.mlp.1.weight'] = torch.ones(4, 64)
+    torch.save(state, tmp_path / 'x.pth')
+    refused(
+        tmp_path / 'x.pth',
+        'layer1.0.cbam.ChannelGate.mlp.1.weight first: .* convert them',
+        plugins=[plugin('CBAM')],
+    )
+
+
+def test_fewer_stages_and_replaced_convolutions(tmp_path):
+    save(tmp_path / 'x.pth', network())
+    c4 = network(
+        file=tmp_path / 'x.pth',
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(2,),
+    )
+    c4.init_weights()
+    psa = dict(
+        dcn=dict(type='mmdet_attn.PSAConv2d', groups=(1, 1, 1, 1)),
+        stage_with_dcn=(True,) * 4,
+    )
+    refused(tmp_path / 'x.pth', 'no weights for 16 plugin', **psa)
+    host = network(file=tmp_path / 'x.pth', missing='fresh', **psa)
+    host.init_weights()
+    assert torch.equal(
+        host.layer1[0].conv1.weight,
+        torch.load(tmp_path / 'x.pth')['layer1.0.conv1.weight'],
+    )
+
+
+def test_mmsegmentation_backbone(tmp_path):
+    pytest.importorskip('mmseg', exc_type=ImportError)
+    import mmseg.models  # noqa: F401
+
+    init_default_scope('mmseg')
+    try:
+        donor = network('mmseg.ResNetV1c')
+        state = save(tmp_path / 'x.pth', donor, 'state_dict', 'backbone.')
+        host = network(
+            'mmseg.ResNetV1c', file=tmp_path / 'x.pth', plugins=ECA_3557
+        )
+        host.init_weights()
+    finally:
+        init_default_scope('mmdet')
+    for key in donor.state_dict():
+        assert torch.equal(host.state_dict()[key], state['backbone.' + key])
+
+
+def test_belongs_into_a_backbone(tmp_path):
+    """In the init_cfg of a whole detector it would see other names."""
+    cfg = Config.fromfile(ROOT / 'configs/retinanet_r50.py')
+    init_default_scope('mmdet')
+    cfg.model.init_cfg = cfg.model.backbone.init_cfg
+    cfg.model.backbone.init_cfg = None
+    detector = MODELS.build(cfg.model)
+    with pytest.raises(InputError, match='of a backbone, not of RetinaNet'):
+        detector.init_weights()
+
+
+@pytest.mark.parametrize('name', ['ECA', 'foreign'])
+def test_training_refuses_frozen_random_plugins(name, shapes, tmp_path):
+    """Whatever initialises: here nothing does."""
+    cfg = {
+        'ECA': "dict(type='mmdet_attn.ECA')",
+        'foreign': "dict(type='ContextBlock', ratio=1 / 4)",
+    }[name]
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"""
+_base_ = '{ROOT}/configs/demo/faster_rcnn_r50_eca_shapes.py'
+model = dict(backbone=dict(frozen_stages=2, plugins=[
+    dict(cfg={cfg}, position='after_conv3')]))
+"""
+    )
+    command = ['tools/train.py', config, *on(shapes, tmp_path / 'work')]
+    output = run_tool(*command, ok=False)
+    assert '7 plugin(s) in a frozen stage have no weights' in output
+    assert 'frozen_stages=0' in output
+    assert 'Traceback' not in output
+    assert 'Epoch(train)' not in output
+    output = run_tool(*command, 'model.backbone.frozen_stages=-1')
+    assert re.search(r'Epoch\(train\) +\[2\]', output)
