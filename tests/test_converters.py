@@ -369,6 +369,9 @@ def test_what_no_host_takes_is_refused():
     tiered['conv1.0.weight'] = torch.zeros(24, 3, 3, 3)
     with pytest.raises(InputError, match=r'stem of \[24, 32, 64\]'):
         SOURCES['timm'].host(tiered)
+    legacy = fill(resnet(18, MODULE_SE, stem='layer0.'))
+    with pytest.raises(InputError, match='legacy_seresnet18, which has one'):
+        SOURCES['timm'].host(legacy)
     for source in ('simam', 'epsanet', 'gcnet'):
         with pytest.raises(InputError, match=f'{source}: a ResNet-18'):
             SOURCES[source].host(fill(resnet(18)))

@@ -83,7 +83,9 @@ def read(args):
 
 
 def show(state, converted):
-    table = Table('official', 'here', title='What went where')
+    table = Table(title='What went where')
+    for head in ('official', 'here'):
+        table.add_column(head, overflow='fold')
     table.add_column('tensors', justify='right')
     for old, new, number in moves(state, converted):
         table.add_row(old, new, str(number))

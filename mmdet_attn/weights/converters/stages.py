@@ -79,6 +79,7 @@ def stage_values(
         InputError: The tensor is missing, or differs inside a stage.
     """
     found = defaultdict(set)
+    shown = suffix.replace('\\', '')
     for key, value in state.items():
         match = re.fullmatch(rf'(?:.*\.)?layer(\d)\.\d+\.{suffix}', key)
         if match:
@@ -87,14 +88,14 @@ def stage_values(
         if len(found[stage]) > 1:
             several = ', '.join(map(str, sorted(found[stage])))
             raise InputError(
-                f'{source}: {suffix} says {several} in stage {stage}: a '
+                f'{source}: {shown} says {several} in stage {stage}: a '
                 'plugin takes one value in a stage.'
             )
     values = [next(iter(found[stage]), None) for stage in range(1, 5)]
     missing = [n for n, value in enumerate(values, 1) if value is None]
     if missing and (every or len(missing) == 4):
         raise InputError(
-            f'{source}: no {suffix} in stage '
+            f'{source}: no {shown} in stage '
             f'{", ".join(map(str, missing))}: the file is incomplete, or '
             'another network.'
         )

@@ -1,4 +1,10 @@
-"""SE- and ECA-ResNets of timm, its legacy ones included."""
+"""SE- and ECA-ResNets of timm, its legacy ones included.
+
+Nothing in their files tells the aa variants (``seresnetaa50d``), which pool
+where the others stride: they convert, and compute something else. The legacy
+networks pool without padding behind the first convolution, MMDetection's
+with it: their maps are shifted by a pixel there.
+"""
 
 import re
 from typing import Any
@@ -16,8 +22,8 @@ from mmdet_attn.weights.converters.stages import (
 )
 
 DESCRIPTION = (
-    'ImageNet weights of timm: seresnet and ecaresnet (also ...d), '
-    'legacy_seresnet'
+    'ImageNet weights of timm: seresnet, ecaresnet (also ...d, not aa), '
+    'legacy_seresnet50 and deeper'
 )
 RULES = {
     **{k: v for k, v in RESNET.items() if not re.search('downsample|^bn', k)},
@@ -56,6 +62,12 @@ def host(state: State) -> dict[str, Any]:
     kind = 'mmdet.ResNet' if depth >= 50 else 'mmdet_attn.AttentionResNet'
     cfg: dict[str, Any] = dict(type=kind, depth=depth, plugins=plugins)
     if 'layer0.conv1.weight' in state:
+        if depth < 50:
+            raise InputError(
+                f'timm: a legacy_seresnet{depth}, which has one more ReLU, '
+                'in front of SE: take seresnet50 or deeper, or seresnet18, '
+                'seresnet34.'
+            )
         return cfg | dict(style='caffe')
     averages = any('.downsample.2.' in key for key in state)
     if not _deep(state):
