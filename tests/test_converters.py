@@ -14,7 +14,7 @@ from mmengine.registry import MODELS
 from mmdet_attn import __version__
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
-from mmdet_attn.weights.converters.check import check_fit, model_of
+from mmdet_attn.weights.converters.check import check_fit, model_of, unlike
 
 GATES = ('ChannelGateH', 'ChannelGateW', 'SpatialGate')
 SE = layouts.squeeze('se.fc1', 'se.fc2', lambda c: max(8, c // 16))
@@ -26,6 +26,7 @@ MMPRETRAIN_SE = layouts.squeeze(
 )
 ECA_MOBILENET = (layouts.eca_block, 'features.18', 'classifier.1')
 CA_MOBILENET = (layouts.coordatt_block, 'conv', 'classifier.1')
+CONFIG = ROOT / 'configs/faster_rcnn_r50'
 STOCK, OURS = 'mmdet.ResNet', 'mmdet_attn.AttentionResNet'
 
 # Source, keys, what is dropped, the backbone, and some tensors' new names.
@@ -416,6 +417,28 @@ def test_config_decides_what_fits():
     check_fit(dict(cfg, plugins=[simam]), plain, plain=True)
     with pytest.raises(InputError, match='set identity_init=False'):
         check_fit(dict(cfg, plugins=[simam]), plain)
+
+
+def test_differences_that_no_shape_shows():
+    caffe, simam, gsop = (
+        SOURCES[CASES[case][0]].host(fill(CASES[case][1]))
+        for case in ('timm legacy_seresnet', 'simam', 'gsop')
+    )
+    plain = dict(type='ResNet', depth=50)
+    assert unlike(plain, plain) == unlike(simam, simam) == []
+    assert unlike(caffe, plain) == [
+        'trained with style=caffe, the config has pytorch'
+    ]
+    assert unlike(simam, plain) == [
+        'trained with dcn.lambda_=0.1, the config has None'
+    ]
+    assert unlike(gsop, dict(plain, strides=[1, 2, 2, 2])) == [
+        'trained with strides=(1, 2, 2, 1), the config has (1, 2, 2, 2)'
+    ]
+    files = ('simam', 'gsop')
+    configs = [model_of(f'{CONFIG}_{name}.py', {}) for name in files]
+    assert unlike(simam, configs[0]) == []
+    assert len(unlike(gsop, configs[1])) == 1
 
 
 @pytest.fixture(scope='module')

@@ -116,7 +116,11 @@ def main():
     args = parse_args()
     check_paths(args)
     require_stack()
-    from mmdet_attn.weights.converters.check import check_fit, model_of
+    from mmdet_attn.weights.converters.check import (
+        check_fit,
+        model_of,
+        unlike,
+    )
 
     source = SOURCES[args.source]
     state = read(args)
@@ -128,6 +132,9 @@ def main():
         cfg = model_of(args.config, converted)
     else:
         cfg = source.host(state)
+    if args.config and 'backbone' not in cfg:
+        for difference in unlike(source.host(state), cfg):
+            print(f'NOTE: {difference}: it fits, and computes otherwise.')
     check_fit(cfg, converted, getattr(source, 'PLAIN', False))
     write(args, converted)
     fits = args.config or cfg['type']

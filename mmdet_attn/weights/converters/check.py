@@ -87,3 +87,21 @@ def model_of(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
     if not part:
         raise InputError(f'{config} has no model with a backbone.')
     return part
+
+
+def unlike(host: Mapping[str, Any], backbone: Mapping[str, Any]) -> list[str]:
+    """What differs between two backbones and shows in no tensor's shape."""
+
+    def settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            'style': cfg.get('style', 'pytorch'),
+            'strides': tuple(cfg.get('strides', (1, 2, 2, 2))),
+            'dcn.lambda_': (cfg.get('dcn') or {}).get('lambda_'),
+        }
+
+    trained, given = settings(host), settings(backbone)
+    return [
+        f'trained with {name}={value}, the config has {given[name]}'
+        for name, value in trained.items()
+        if value != given[name]
+    ]
