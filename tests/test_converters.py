@@ -499,10 +499,17 @@ def test_tool_converts(tool, official, tmp_path, config):
 
     # A backbone takes it as its pretrained weights.
     init_cfg = dict(type='Pretrained', checkpoint=str(out))
-    cfg = dict(type='mmdet_attn.AttentionMobileNetV2', init_cfg=init_cfg)
-    model = MODELS.build(cfg)
+    cfg = dict(type='mmdet_attn.AttentionMobileNetV2')
+    if config:
+        cfg = model_of(str(more[1]), {})
+        cfg['type'] = f'mmdet_attn.{cfg["type"].split(".")[-1]}'
+    model = MODELS.build(dict(cfg, init_cfg=init_cfg))
     model.init_weights()
-    for key, value in model.state_dict().items():
+    state = model.state_dict()
+    # With identity_init they are the paper's modules nevertheless.
+    alphas = [state.pop(key) for key in list(state) if 'alpha' in key]
+    assert alphas == ([1.0] * 17 if config else [])
+    for key, value in state.items():
         assert torch.equal(value, content['state_dict'][key])
 
 

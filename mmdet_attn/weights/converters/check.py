@@ -19,7 +19,7 @@ def check_fit(
     converted: Mapping[str, Tensor],
     plain: bool = False,
 ) -> None:
-    """Build a model and load the weights strictly.
+    """Build a model and load the weights into it, strictly.
 
     Args:
         cfg: The config of a backbone, or of a detector if the keys are.
