@@ -256,6 +256,28 @@ def test_mobilenet_position_and_other_modules():
     assert saving.layer3[0].eca.conv.weight.grad.isfinite().all()
 
 
+def test_mobilenet_attention_on_the_hidden_channels():
+    """As Coordinate Attention has it: behind the depthwise convolution."""
+    network = mobilenet(
+        plugin=dict(type='mmdet_attn.SE'), position='after_conv2'
+    )
+    randomise(network).eval()
+    block = network.layer2[1]
+    x = torch.randn(2, 24, 9, 8)
+    y = block.se(block.depthwise_conv(block.expand_conv(x)))
+    torch.testing.assert_close(block(x), x + block.linear_conv(y))
+    assert block.se.fc1.in_features == 144
+    # The first block does not expand, so it has none.
+    first, x = network.layer1[0], torch.randn(2, 32, 9, 8)
+    assert not hasattr(first, 'se')
+    y = first.linear_conv(first.depthwise_conv(x))
+    torch.testing.assert_close(first(x), y)
+    assert sum(type(m) is SE for m in network.modules()) == 16
+
+    with pytest.raises(ValueError, match="after_conv3, got 'after_block'"):
+        mobilenet(position='after_block')
+
+
 def test_own_initialisation_comes_after_the_hosts(tmp_path):
     """CBAM's last scale is zero, whatever the host does to norm layers."""
     kaiming = [

@@ -356,6 +356,7 @@ def test_demo(trained, tmp_path):
         'setup_env.py',
         'analysis_tools/complexity.py',
         'dataset_converters/make_shapes.py',
+        'model_converters/convert_checkpoint.py',
     ],
 )
 def test_help_is_complete(tool):

@@ -1,4 +1,4 @@
-"""MobileNetV2 with attention, as ECA-Net has it."""
+"""MobileNetV2 with attention, as ECA-Net or Coordinate Attention have it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,22 +11,39 @@ from mmdet.registry import MODELS
 from mmengine.model import Sequential
 from torch import Tensor
 
+from mmdet_attn.errors import InputError
+
+POSITIONS = ('after_conv2', 'after_conv3')
+
 
 class AttentionInvertedResidual(InvertedResidual):
-    """MobileNetV2's block with attention after its last batch norm."""
+    """MobileNetV2's block with attention at one of its positions."""
 
-    def insert(self, cfg: Mapping) -> None:
-        channels = self.linear_conv.conv.out_channels
-        self.plugin_name, plugin = build_plugin_layer(
-            dict(cfg), in_channels=channels
-        )
-        self.add_module(self.plugin_name, plugin)
+    inserted: tuple[str, str] | None = None
+
+    def insert(self, cfg: Mapping, position: str = 'after_conv3') -> None:
+        """Put in the plugin, if the block has the position."""
+        if position == 'after_conv2' and not self.with_expand_conv:
+            return
+        before = {
+            'after_conv2': self.depthwise_conv,
+            'after_conv3': self.linear_conv,
+        }
+        channels = before[position].conv.out_channels
+        name, plugin = build_plugin_layer(dict(cfg), in_channels=channels)
+        self.add_module(name, plugin)
+        self.inserted = position, name
+
+    def attend(self, position: str, x: Tensor) -> Tensor:
+        if self.inserted is None or self.inserted[0] != position:
+            return x
+        return getattr(self, self.inserted[1])(x)
 
     def forward(self, x: Tensor) -> Tensor:
         def residual(x: Tensor) -> Tensor:
             out = self.expand_conv(x) if self.with_expand_conv else x
-            out = self.linear_conv(self.depthwise_conv(out))
-            out = getattr(self, self.plugin_name)(out)
+            out = self.attend('after_conv2', self.depthwise_conv(out))
+            out = self.attend('after_conv3', self.linear_conv(out))
             return x + out if self.with_res_shortcut else out
 
         if self.with_cp and x.requires_grad:
@@ -36,7 +53,7 @@ class AttentionInvertedResidual(InvertedResidual):
 
 @MODELS.register_module()
 class AttentionMobileNetV2(MobileNetV2):
-    """MobileNetV2 with attention in every block, after its last batch norm.
+    """MobileNetV2 with attention in its blocks.
 
     By default that of ECA-MobileNetV2: ECA with k = 1 in blocks of fewer than
     96 output channels and k = 3 in the others.
@@ -47,7 +64,14 @@ class AttentionMobileNetV2(MobileNetV2):
         plugin: Type and arguments of the module.
         narrow: What differs in blocks of fewer than 96 channels; by default
             k = 1 for ECA, nothing for a ``plugin`` of your own.
+        position: ``after_conv3``, behind the last batch norm of every block;
+            or ``after_conv2``, behind the depthwise convolution's activation,
+            on the hidden channels of the blocks that expand, as Coordinate
+            Attention's authors have it.
         kwargs: As of ``mmdet.MobileNetV2``.
+
+    Raises:
+        ValueError: ``position`` is neither of the two.
     """
 
     def __init__(
@@ -55,8 +79,14 @@ class AttentionMobileNetV2(MobileNetV2):
         *args: Any,
         plugin: Mapping | None = None,
         narrow: Mapping | None = None,
+        position: str = 'after_conv3',
         **kwargs: Any,
     ) -> None:
+        if position not in POSITIONS:
+            raise InputError(
+                'AttentionMobileNetV2: position must be one of '
+                f'{", ".join(POSITIONS)}, got {position!r}.'
+            )
         super().__init__(*args, **kwargs)
         if plugin is None:
             plugin = dict(type='mmdet_attn.ECA', kernel_size=3)
@@ -64,7 +94,8 @@ class AttentionMobileNetV2(MobileNetV2):
         for name in self.layers[:-1]:
             for block in getattr(self, name):
                 few = block.linear_conv.conv.out_channels < 96
-                block.insert({**plugin, **(narrow or {})} if few else plugin)
+                cfg = {**plugin, **(narrow or {})} if few else plugin
+                block.insert(cfg, position)
         self._freeze_stages()
 
     def make_layer(

@@ -8,9 +8,18 @@ from torch import Tensor, nn
 from mmdet_attn.errors import InputError
 from mmdet_attn.plugins import Attention
 
+NON_STRICT = '--non-strict loads what fits and leaves the rest random.'
 
-def load_strictly(model: nn.Module, state: dict[str, Tensor]) -> None:
+
+def load_strictly(
+    model: nn.Module, state: dict[str, Tensor], way_out: str = NON_STRICT
+) -> None:
     """Load weights into a model; refuse, with the reasons, what differs.
+
+    Args:
+        model: The model.
+        state: The weights.
+        way_out: The last line of the message.
 
     Raises:
         InputError: Keys are missing or unexpected, or shapes differ. The
@@ -46,7 +55,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor]) -> None:
     )
     parts.append('Likely causes:')
     parts += [f'  - {c}' for c in _causes(model, missing, unexpected, shapes)]
-    parts.append('--non-strict loads what fits and leaves the rest random.')
+    parts.append(way_out)
     raise InputError('\n'.join(parts))
 
 

@@ -1,0 +1,41 @@
+"""Which tensor of a checkpoint went where."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mmdet_attn.weights.converters.rules import fold
+
+Row = tuple[str, str, int]
+
+
+def moves(
+    state: Mapping[str, Tensor], converted: Mapping[str, Tensor]
+) -> list[Row]:
+    """Rows of old name, new name and number, with blocks folded.
+
+    A tensor is known by its storage, which reshaping keeps; one that was
+    computed anew has no old name.
+    """
+    storage = {_storage(value): name for name, value in converted.items()}
+    count: Counter[tuple[str, str]] = Counter()
+    used = set()
+    for key, value in state.items():
+        name = storage.get(_storage(value))
+        if name is not None:
+            used.add(name)
+        if name == key:
+            count['the others', 'as they are'] += 1
+        else:
+            target = 'dropped' if name is None else fold(name)
+            count[fold(key), target] += 1
+    for name in converted:
+        if name not in used:
+            count['computed', fold(name)] += 1
+    rows = [(old, new, number) for (old, new), number in count.items()]
+    return sorted(rows, key=lambda row: row[1] == 'as they are')
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
