@@ -4,11 +4,8 @@ The result has been loaded strictly into the model that it is for.
 """
 
 import argparse
-import hashlib
-import os
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +14,11 @@ from mmdet_attn.cli import require_stack, user_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
 from mmdet_attn.weights.converters.report import moves
+from mmdet_attn.weights.files import (
+    check_output,
+    sha256,
+    write_checkpoint,
+)
 from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
 
 
@@ -56,27 +58,17 @@ def parse_args():
 
 
 def check_paths(args):
-    output = Path(args.output)
-    if not output.parent.is_dir() or output.is_dir():
-        raise InputError(f'{output}: must be a file in a folder that exists.')
+    check_output(args.output, args.force, args.input)
     if '://' in args.input:
         raise InputError(f'{args.input}: download it first, then its path.')
-    if output.exists():
-        if not args.force:
-            raise InputError(f'{output} exists: --force overwrites it.')
-        if Path(args.input).exists() and output.samefile(args.input):
-            raise InputError(f'{output} is INPUT: give another name.')
     if args.config and not Path(args.config).is_file():
         raise InputError(f'{args.config}: no such config.')
 
 
 def read(args):
-    content = read_checkpoint(args.input, args.trust_checkpoint)
-    for name in ('state_dict', 'model'):
-        if isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    state = state_dict_of(dict(state_dict=content))
+    state = state_dict_of(
+        read_checkpoint(args.input, args.trust_checkpoint)
+    )
     if not state:
         raise InputError(f'{args.input} holds no weights.')
     return state
@@ -98,17 +90,11 @@ def write(args, converted):
         meta=dict(
             source=args.source,
             input=Path(args.input).name,
-            sha256=hashlib.sha256(Path(args.input).read_bytes()).hexdigest(),
+            sha256=sha256(args.input),
             mmdet_attn=__version__,
         ),
     )
-    # In the same folder, so that replacing is one step.
-    part = Path(f'{args.output}.{os.getpid()}.part')
-    try:
-        torch.save(content, part)
-        os.replace(part, args.output)
-    finally:
-        part.unlink(missing_ok=True)
+    write_checkpoint(content, args.output)
 
 
 @user_errors
