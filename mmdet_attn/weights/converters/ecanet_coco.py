@@ -5,7 +5,6 @@ a mask for the background, 3.x does not. What has one output per anchor or per
 class without a background (RPN, RetinaNet) is the same in both, biases too.
 """
 
-import re
 from pathlib import Path
 
 import torch
@@ -14,27 +13,26 @@ from torch import Tensor
 
 import mmdet_attn
 from mmdet_attn.errors import InputError
+from mmdet_attn.weights.legacy_layout import detector_of
 
 DESCRIPTION = "ECA-Net's COCO detectors (Faster, Mask R-CNN, RetinaNet)"
+# Of a clone, or of an installed package.
+_PACKAGE = Path(mmdet_attn.__file__).parent
+RELEASED = (
+    next(
+        (
+            folder
+            for folder in (
+                _PACKAGE / '.mim' / 'configs',
+                _PACKAGE.parent / 'configs',
+            )
+            if folder.is_dir()
+        ),
+        _PACKAGE,
+    )
+    / 'released'
+)
 DEPTHS = {6: 50, 23: 101}  # by the blocks of stage 3
-
-# Outputs of the last layers in 1.x: 80 classes, and the background.
-ROWS = {
-    'bbox_head.fc_cls': 81,
-    'bbox_head.fc_reg': 4 * 81,
-    'mask_head.conv_logits': 81,
-    'bbox_head.retina_cls': 9 * 80,
-    'bbox_head.retina_reg': 9 * 4,
-}
-HEADS = {
-    'faster_rcnn': ('bbox_head.fc_cls', 'bbox_head.fc_reg'),
-    'mask_rcnn': (
-        'bbox_head.fc_cls',
-        'bbox_head.fc_reg',
-        'mask_head.conv_logits',
-    ),
-    'retinanet': ('bbox_head.retina_cls', 'bbox_head.retina_reg'),
-}
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +42,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
         InputError: It is not of MMDetection 1.x, not one of the three
             detectors, has other classes than COCO's 80, or other keys.
     """
-    kind = _detector(state)
+    kind = detector_of(state)
     if kind == 'retinanet':
         return dict(state)
     result = {}
@@ -64,45 +62,49 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def host(state: dict[str, Tensor]) -> dict:
     """The model config of a released detector, before :func:`convert`.
 
+    Kernel sizes are those of the weights, in one plugin per stage.
+
     Raises:
         InputError: As in :func:`convert`; or its ResNet is neither the 50 nor
-            the 101, or has no ECA in every block.
+            the 101, or has not one size of ECA in all blocks of a stage.
     """
-    kind = _detector(state)
-    kernels: list[int] = []
-    for stage in range(1, 5):
-        blocks = {
-            key.split('.')[2]
-            for key in state
-            if key.startswith(f'backbone.layer{stage}.')
-        }
-        sizes = {
-            state[key].shape[-1] if key in state else None
-            for block in blocks
-            for key in [f'backbone.layer{stage}.{block}.eca.conv.weight']
-        }
-        if len(sizes) != 1 or None in sizes:
-            raise InputError(
-                f'Stage {stage} of the backbone has {len(blocks)} blocks with '
-                f'the ECA kernel sizes {sorted(map(str, sizes))}; a detector '
-                'of ECA-Net has one size in all blocks of a stage, under '
-                f'backbone.layer{stage}.*.eca.conv.weight.'
-            )
-        kernels += sizes
-        if stage == 3 and len(blocks) not in DEPTHS:
-            raise InputError(
-                f'Stage 3 of the backbone has {len(blocks)} blocks; ECA-Net '
-                'released detectors with ResNet-50 (6) and ResNet-101 (23).'
-            )
-        depth = DEPTHS[len(blocks)] if stage == 3 else 0 if stage < 3 else depth
-    pattern = f'released/{kind}_r{depth}_eca_*.py'
-    model = Config.fromfile(next(_configs().glob(pattern))).model
+    kind = detector_of(state)
+    stages = [_blocks(state, stage) for stage in range(1, 5)]
+    if len(stages[2]) not in DEPTHS:
+        raise InputError(
+            f'Stage 3 of the backbone has {len(stages[2])} blocks; ECA-Net '
+            'released detectors with ResNet-50 (6 blocks) and ResNet-101 '
+            '(23). Other weights need a config and no conversion by this.'
+        )
+    name = f'{kind}_r{DEPTHS[len(stages[2])]}_eca_*.py'
+    model = Config.fromfile(next(RELEASED.glob(name))).model
     model.backbone.plugins = [
         dict(
-            cfg=dict(type='mmdet_attn.ECA', kernel_size=size),
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=sizes[0]),
             stages=tuple(other == stage for other in range(4)),
             position='after_conv3',
         )
-        for stage, size in enumerate(kernels)
+        for stage, sizes in enumerate(stages)
     ]
     return model
+
+
+def _blocks(state: dict[str, Tensor], stage: int) -> list[int]:
+    """ECA's kernel size in each block of a stage, all of them equal."""
+    prefix = f'backbone.layer{stage}.'
+    blocks = {key.split('.')[2] for key in state if key.startswith(prefix)}
+    keys = [f'{prefix}{block}.eca.conv.weight' for block in sorted(blocks)]
+    missing = [key for key in keys if key not in state]
+    if missing or not keys:
+        raise InputError(
+            f'Stage {stage} of the backbone has {len(blocks)} blocks, '
+            f'{len(missing)} without ECA ({", ".join(missing[:3])}); ECA-Net '
+            'has it in all. Weights without it need no conversion by this.'
+        )
+    sizes = [state[key].shape[-1] for key in keys]
+    if len(set(sizes)) > 1:
+        raise InputError(
+            f'Stage {stage} of the backbone has ECA kernel sizes '
+            f'{sorted(set(sizes))}; a released detector has one per stage.'
+        )
+    return sizes
