@@ -16,23 +16,10 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.weights.legacy_layout import detector_of
 
 DESCRIPTION = "ECA-Net's COCO detectors (Faster, Mask R-CNN, RetinaNet)"
-# Of a clone, or of an installed package.
-_PACKAGE = Path(mmdet_attn.__file__).parent
-RELEASED = (
-    next(
-        (
-            folder
-            for folder in (
-                _PACKAGE / '.mim' / 'configs',
-                _PACKAGE.parent / 'configs',
-            )
-            if folder.is_dir()
-        ),
-        _PACKAGE,
-    )
-    / 'released'
-)
 DEPTHS = {6: 50, 23: 101}  # by the blocks of stage 3
+# Of an installed package, or of a clone.
+_PACKAGE = Path(mmdet_attn.__file__).parent
+CONFIGS = (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs')
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,8 +63,9 @@ def host(state: dict[str, Tensor]) -> dict:
             'released detectors with ResNet-50 (6 blocks) and ResNet-101 '
             '(23). Other weights need a config and no conversion by this.'
         )
-    name = f'{kind}_r{DEPTHS[len(stages[2])]}_eca_*.py'
-    model = Config.fromfile(next(RELEASED.glob(name))).model
+    name = f'released/{kind}_r{DEPTHS[len(stages[2])]}_eca_*.py'
+    file = next(file for folder in CONFIGS for file in folder.glob(name))
+    model = Config.fromfile(file).model
     model.backbone.plugins = [
         dict(
             cfg=dict(type='mmdet_attn.ECA', kernel_size=sizes[0]),
