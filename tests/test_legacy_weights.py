@@ -4,6 +4,8 @@ The heads of 1.x are written out in numpy. On a feature map of one pixel a
 3 x 3 convolution is its central weight.
 """
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -293,7 +295,7 @@ def test_host_takes_the_converted_weights(name):
     host = ecanet_coco.host(state)
     converted = ecanet_coco.convert(state)
     with torch.device('meta'):
-        twin = MODELS.build(host)
+        twin = MODELS.build(copy.deepcopy(host))
     load_strictly(twin, converted)
     load_strictly(model, converted)
     expected = Config.fromfile(ROOT / 'configs/released' / f'{name}.py').model
