@@ -14,12 +14,14 @@ no smallest proposal   ``min_bbox_size=-1``; 0 drops boxes one pixel wide
 level and RoIAlign     :class:`LegacyRoIExtractor`, :class:`LegacyRoIAlign`
 order of box and mask  :class:`LegacyRoIHead`
 RetinaNet's selection  :class:`LegacyRetinaHead`
-results are x, y, w,h  the two heads move the far corner of what they return
+width of a result      the two heads move the far corner of what they return
 =====================  ====================================================
 
-Left as it is in 3.x: the test scale of an image is its new over its old size,
-per axis, where 1.x divided both axes by the one factor that was asked for.
-The rounding of the new size is all that differs: under half a pixel.
+Left as it is in 3.x: training; the test scale of an image, which is its new
+over its old size per axis, where 1.x divided both axes by the one factor that
+was asked for (under half a pixel, from rounding the new size); and NMS of all
+classes at once, which moves them apart and so rounds coordinates (under a
+hundredth of a pixel).
 """
 
 from mmdet_attn.legacy.coder import LegacyBoxCoder
