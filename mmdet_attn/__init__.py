@@ -1,7 +1,8 @@
 """Attention for MMDetection 3.x, one file per paper.
 
 Importing this registers every plugin in mmengine's root registry and needs
-torch and mmengine only; the backbones, which need mmdet, load when named.
+torch and mmengine only; what needs mmdet (the backbones, MMDetection 1.x's
+arithmetic) loads when named.
 """
 
 from importlib import import_module
@@ -16,6 +17,11 @@ _LAZY = {
     'AttentionMobileNetV2': 'mmdet_attn.backbones',
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
+    'LegacyBoxCoder': 'mmdet_attn.legacy',
+    'LegacyRetinaHead': 'mmdet_attn.legacy',
+    'LegacyRoIAlign': 'mmdet_attn.legacy',
+    'LegacyRoIExtractor': 'mmdet_attn.legacy',
+    'LegacyRoIHead': 'mmdet_attn.legacy',
 }
 
 

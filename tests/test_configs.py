@@ -44,6 +44,15 @@ OTHER = [
     *[f'yolox_s{a}' for a in ('', '_se', '_eca', '_cbam')],
 ]
 LEAVES = sorted({*PAPER, *OTHER, *(f'faster_rcnn_r50_{name}' for name in ZOO)})
+# The authors' checkpoints of MMDetection 1.x, and their kernel sizes.
+RELEASED = {
+    'released/faster_rcnn_r50_eca_k5': (5, 5, 5, 5),
+    'released/faster_rcnn_r101_eca_k3357': (3, 3, 5, 7),
+    'released/mask_rcnn_r50_eca_k3377': (3, 3, 7, 7),
+    'released/mask_rcnn_r101_eca_k3357': (3, 3, 5, 7),
+    'released/retinanet_r50_eca_k3377': (3, 3, 7, 7),
+    'released/retinanet_r101_eca_k3357': (3, 3, 5, 7),
+}
 DEMO = [f'demo/{detector}_r50_eca_shapes' for detector in DETECTORS]
 KERNELS = {
     'r18': (3, 5, 7, 7),
@@ -108,7 +117,7 @@ def test_all_leaf_configs_are_known():
         for f in files
         if '_base_' not in f.parts
     }
-    assert leaves == {*LEAVES, *DEMO}
+    assert leaves == {*LEAVES, *RELEASED, *DEMO}
     assert len(ZOO) == 25
 
 
@@ -170,7 +179,21 @@ def test_attention_is_in_its_place(name):
             assert plugin.conv.kernel_size == (kernel,) or 'demo' in name
 
 
-@pytest.mark.parametrize('name', LEAVES + DEMO)
+@pytest.mark.parametrize('name', RELEASED)
+def test_released_kernel_sizes(name):
+    """One in every block, without alpha: the authors' have none."""
+    cfg = load(name)
+    assert cfg.model.backbone.init_cfg is None
+    backbone = build(cfg, 'backbone')
+    assert f'_r{backbone.depth}_' in name
+    for stage, kernel in enumerate(RELEASED[name], 1):
+        for block in getattr(backbone, f'layer{stage}'):
+            assert block.after_conv3_plugin_names == ['eca']
+            assert list(block.eca.state_dict()) == ['conv.weight']
+            assert block.eca.conv.kernel_size == (kernel,)
+
+
+@pytest.mark.parametrize('name', [*LEAVES, *RELEASED, *DEMO])
 def test_builds_and_trains(name):
     cfg = load(name)
     masks = 'mask_rcnn' in name

@@ -1,0 +1,22 @@
+# Kernel sizes of the authors' detectors; they are loaded whole, so nothing
+# is downloaded, and no module starts as the identity.
+attention = dict(
+    init_cfg=None,
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=3),
+            stages=(True, True, False, False),
+            position='after_conv3',
+        ),
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=5),
+            stages=(False, False, True, False),
+            position='after_conv3',
+        ),
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=7),
+            stages=(False, False, False, True),
+            position='after_conv3',
+        ),
+    ],
+)

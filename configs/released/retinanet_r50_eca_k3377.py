@@ -1,0 +1,7 @@
+# The authors' RetinaNet_ecanet50_k3377_bs8_lr0.01.
+_base_ = [
+    '../retinanet_r50.py',
+    '../_base_/legacy_retinanet.py',
+    '../_base_/attention/eca_k3377.py',
+]
+model = dict(_base_.legacy, backbone=_base_.attention)
