@@ -9,7 +9,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_tool
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -301,6 +301,36 @@ def test_host_takes_the_converted_weights(name):
     expected = Config.fromfile(ROOT / 'configs/released' / f'{name}.py').model
     expected.backbone.plugins = host.backbone.plugins
     assert host == expected
+
+
+@pytest.mark.parametrize(
+    'name', ['mask_rcnn_r50_eca_k3377', 'retinanet_r50_eca_k3377']
+)
+def test_tool_converts(name, tmp_path):
+    """From the command line, as the README has it."""
+    _, state = as_released(name)
+    # One number each, however large they look: they are to be small on disk.
+    state = {
+        f'module.{key}': torch.full((), 0.5).expand(value.shape)
+        for key, value in state.items()
+    }
+    file, output = tmp_path / f'{name}_1x.pth', tmp_path / f'{name}.pth'
+    torch.save(dict(state_dict=state, meta=dict(epoch=12)), file)
+    printed = run_tool(
+        'tools/model_converters/convert_checkpoint.py',
+        'ecanet-coco',
+        file,
+        output,
+        '--config',
+        f'configs/released/{name}.py',
+    )
+    assert 'which fit configs/released/' in printed
+    converted = torch.load(output, weights_only=True)
+    assert converted['meta']['source'] == 'ecanet-coco'
+    if name.startswith('mask'):
+        heads = converted['state_dict']
+        assert len(heads['roi_head.mask_head.conv_logits.bias']) == 80
+        assert len(heads['roi_head.bbox_head.fc_reg.bias']) == 320
 
 
 def test_host_takes_kernel_sizes_from_the_weights():

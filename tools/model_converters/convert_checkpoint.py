@@ -66,9 +66,7 @@ def check_paths(args):
 
 
 def read(args):
-    state = state_dict_of(
-        read_checkpoint(args.input, args.trust_checkpoint)
-    )
+    state = state_dict_of(read_checkpoint(args.input, args.trust_checkpoint))
     if not state:
         raise InputError(f'{args.input} holds no weights.')
     return state
