@@ -313,6 +313,51 @@ def test_identity_start_changes_no_bit(name):
             assert torch.equal(ours, stock)
 
 
+@pytest.fixture(scope='module')
+def plain_weights(tmp_path_factory):
+    """Plain weights for a backbone config, made once for each network."""
+    from mmdet.registry import MODELS
+
+    folder = tmp_path_factory.mktemp('plain')
+
+    def save(backbone):
+        kind = backbone.type.removeprefix('mmdet_attn.Attention')
+        depth = backbone.get('depth', '')
+        file = folder / f'{kind}{depth}.pth'
+        if not file.exists():
+            cfg = dict(type=f'mmdet.{kind}')
+            keys = ('depth', 'groups', 'base_width')
+            cfg |= {key: backbone[key] for key in keys if key in backbone}
+            state = MODELS.build(cfg).state_dict()
+            # As a classifier has them, in MMPretrain's layout.
+            state = {f'backbone.{key}': value for key, value in state.items()}
+            state['head.fc.weight'] = torch.zeros(2, 2)
+            torch.save(dict(state_dict=state), file)
+        return str(file)
+
+    return save
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in LEAVES if 'yolox' not in n and 'r1' not in n]
+)
+def test_starts_from_plain_weights(name, plain_weights):
+    """As shipped: every plugin is accounted for, none is refused."""
+    from mmdet.registry import MODELS
+
+    init_default_scope('mmdet')
+    cfg = load(name).model.backbone
+    assert cfg.init_cfg.type == 'mmdet_attn.AttentionPretrained'
+    assert '://' in cfg.init_cfg.checkpoint
+    cfg.init_cfg.checkpoint = plain_weights(cfg)
+    backbone = MODELS.build(cfg)
+    backbone.init_weights()
+    state = torch.load(cfg.init_cfg.checkpoint)['state_dict']
+    for key, value in backbone.state_dict().items():
+        if f'backbone.{key}' in state:
+            assert torch.equal(value, state[f'backbone.{key}'])
+
+
 def test_pretrained_weights_reach_the_plugins(tmp_path):
     """init_cfg loads last: a paper's weights stay, and switch alpha on."""
     cfg = load('faster_rcnn_r50_eca').model.backbone

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
@@ -84,11 +83,11 @@ class AttentionPretrained:
         self._check_starts(plugins, status)
         chosen = {key: value for key, value in state.items() if key in own}
         backbone.load_state_dict(chosen, strict=False)
-        # mmengine initialises children after their parent, unless they are
-        # initialised already.
+        # mmengine initialises children after their parent, unless they say
+        # that they are initialised already.
         for module in backbone.modules():
-            if isinstance(module, BaseModule) and module is not backbone:
-                module.is_init = True
+            if hasattr(module, 'init_weights') and module is not backbone:
+                setattr(module, 'is_init', True)  # noqa: B010
         unused = {key.split('.')[0] for key in state.keys() - chosen.keys()}
         print_log(self._report(status, unused), 'current')
 
