@@ -15,20 +15,26 @@ def moves(
 ) -> list[Row]:
     """Rows of old name, new name and number, with blocks folded.
 
-    A tensor is known by its storage, which reshaping keeps; one that was
-    computed anew has no old name.
+    A tensor is known by its storage, which reshaping keeps. One whose rows
+    were cut or moved is known by its name, behind a new prefix.
     """
     storage = {_storage(value): name for name, value in converted.items()}
     count: Counter[tuple[str, str]] = Counter()
     used = set()
     for key, value in state.items():
         name = storage.get(_storage(value))
+        note = ''
+        if name is None:
+            name = next(
+                (n for n in converted if f'.{n}'.endswith(f'.{key}')), None
+            )
+            note = ', other rows'
         if name is not None:
             used.add(name)
-        if name == key:
+        if name == key and not note:
             count['the others', 'as they are'] += 1
         else:
-            target = 'dropped' if name is None else fold(name)
+            target = 'dropped' if name is None else fold(name) + note
             count[fold(key), target] += 1
     for name in converted:
         if name not in used:
