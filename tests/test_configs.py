@@ -117,7 +117,8 @@ def test_all_leaf_configs_are_known():
         for f in files
         if '_base_' not in f.parts
     }
-    assert leaves == {*LEAVES, *RELEASED, *DEMO}
+    imagenet = {f'imagenet/resnet50_{name}' for name in ('none', 'se', 'eca')}
+    assert leaves == {*LEAVES, *RELEASED, *DEMO} | imagenet
     assert len(ZOO) == 25
 
 
@@ -392,4 +393,4 @@ def test_no_config_repeats_another():
     for name in LEAVES:
         lines = (ROOT / 'configs' / f'{name}.py').read_text().splitlines()
         with_attention = '_base_/attention' in lines[0]
-        assert len(lines) <= (3 if with_attention else 14)
+        assert len(lines) <= (3 if with_attention else 15)
