@@ -250,6 +250,14 @@ def test_identity_start(name):
     assert gates or any(p.grad.any() for p in module.parameters())
 
 
+@every_form
+def test_says_whether_it_starts_as_identity(name):
+    """What decides whether a plugin without weights is acceptable."""
+    x = torch.randn(2, 32, 6, 7)
+    for module in (build(name), build_identity(name)):
+        assert module.starts_as_identity == torch.equal(module(x), x)
+
+
 @every_identity
 @pytest.mark.parametrize('pretrained', [False, True])
 def test_identity_start_in_a_host(name, pretrained, tmp_path):
