@@ -1,6 +1,8 @@
 """Start a runner under any launcher, on CPU as on GPU."""
 
+import atexit
 import os
+import sys
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -56,16 +58,23 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
 
 
 def leave_group() -> None:
-    """End the process group together.
+    """End the process group together, at the end of a tool.
 
-    Without this gloo's threads abort a process at exit now and then, which
-    makes a finished training look failed.
+    On CPU the process ends here, too: when C++ is torn down at exit, gloo's
+    threads abort one now and then, and a finished training looks failed.
     """
     group = torch.distributed
-    if group.is_available() and group.is_initialized():
-        if group.get_backend() == 'gloo':
-            group.barrier()
-        group.destroy_process_group()
+    if not (group.is_available() and group.is_initialized()):
+        return
+    gloo = group.get_backend() == 'gloo'
+    if gloo:
+        group.barrier()
+    group.destroy_process_group()
+    if gloo:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def build_runner(cfg: Config):
