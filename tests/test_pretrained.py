@@ -248,6 +248,22 @@ def test_unconverted_names_are_refused(tmp_path):
     )
 
 
+def test_weightless_modules_are_not_left_off(tmp_path):
+    """Weights converted from SimAM's authors say so in their meta."""
+    content = dict(
+        state_dict=network().state_dict(), meta=dict(source='simam')
+    )
+    torch.save(content, tmp_path / 'x.pth')
+    refused(
+        tmp_path / 'x.pth',
+        'was trained with simam, and layer1.0.simam would stay at identity: '
+        'set identity_init=False',
+        plugins=[plugin('SimAM')],
+    )
+    off = [plugin('SimAM', identity=False)]
+    network(file=tmp_path / 'x.pth', plugins=off).init_weights()
+
+
 def test_fewer_stages_and_replaced_convolutions(tmp_path):
     save(tmp_path / 'x.pth', network())
     c4 = network(

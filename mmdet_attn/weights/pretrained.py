@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from mmengine.logging import print_log
+from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.plugins import Gate
 from mmdet_attn.weights import torchvision
 from mmdet_attn.weights.backbone_kind import is_caffe, kind_of
 from mmdet_attn.weights.plugins import (
@@ -80,9 +82,13 @@ class AttentionPretrained:
             for name, plugin in plugins.items()
         }
         self._check_keys(state, own, status)
+        self._check_weightless(content, plugins, status)
         self._check_starts(plugins, status)
         chosen = {key: value for key, value in state.items() if key in own}
         backbone.load_state_dict(chosen, strict=False)
+        if hasattr(backbone, '_params_init_info'):  # for mmengine's own log
+            origin = f'AttentionPretrained: loaded from {self.checkpoint}'
+            update_init_info(backbone, init_info=origin)
         # mmengine initialises children after their parent, unless they say
         # that they are initialised already.
         for module in backbone.modules():
@@ -200,6 +206,27 @@ class AttentionPretrained:
             f'has ECA kernels {found} by stage, the config {wanted}: set '
             'kernel_size per stage.'
         )
+
+    def _check_weightless(
+        self,
+        content: Mapping,
+        plugins: Mapping[str, nn.Module],
+        status: Mapping[str, str],
+    ) -> None:
+        """SimAM has no weights by which a gate could know to switch on."""
+        source = (content.get('meta') or {}).get('source')
+        names = [
+            name
+            for name, plugin in plugins.items()
+            if getattr(plugin, '_abbr_', None) == source
+            and status[name] == 'identity'
+            and isinstance(plugin, Gate)
+        ]
+        if source and names:
+            self._refuse(
+                f'was trained with {source}, and {names[0]} would stay at '
+                'identity: set identity_init=False in its cfg.'
+            )
 
     def _check_starts(
         self, plugins: Mapping[str, nn.Module], status: Mapping[str, str]
