@@ -1,9 +1,13 @@
 """What several test files share."""
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -55,6 +59,30 @@ def run_tool(*command, ok=True, **env) -> str:
     output = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, output[-6000:]
     return output
+
+
+def run_here(*command) -> tuple[int, str]:
+    """Run a script in this process, which need not import everything again.
+
+    For what ends before anything is built. Returns its exit status and what
+    it printed.
+    """
+    command = [str(part) for part in command]
+    stream, folder, code = io.StringIO(), Path.cwd(), 0
+    with (
+        mock.patch.dict(os.environ, COLUMNS='160'),
+        mock.patch.object(sys, 'argv', command),
+        contextlib.redirect_stderr(stream),
+        contextlib.redirect_stdout(stream),
+    ):
+        os.chdir(ROOT)
+        try:
+            runpy.run_path(command[0], run_name='__main__')
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            os.chdir(folder)
+    return code, stream.getvalue()
 
 
 @pytest.fixture(scope='session')

@@ -73,7 +73,11 @@ model = dict(backbone=dict(init_cfg=dict(_delete_=True,
     assert re.search(r'Epoch\(train\) +\[2\]', output)
     wrong = 'model.backbone.plugins.0.cfg.kernel_size=7'
     output = user_error(
-        'tools/train.py', config, *on(data, tmp_path / 'work'), wrong
+        'tools/train.py',
+        config,
+        *on(data, tmp_path / 'work'),
+        wrong,
+        process=True,
     )
     assert 'ECA kernels 3,5,5,7 by stage, the config 7,5,5,7' in output
 

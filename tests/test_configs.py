@@ -216,6 +216,8 @@ def test_builds_and_trains(name):
             assert parameter.grad is None, key
         elif key.endswith('alpha'):
             assert parameter.grad.abs() > 0, key
+    if name not in (*PAPER, *DEMO, *RELEASED, 'yolox_s_eca'):
+        return  # the others differ from these in their backbones alone
     model.eval()
     with torch.no_grad():
         data = model.data_preprocessor(batch(masks), False)

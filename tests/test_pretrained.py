@@ -337,5 +337,6 @@ model = dict(backbone=dict(frozen_stages=2, plugins=[
     assert 'frozen_stages=0' in output
     assert 'Traceback' not in output
     assert 'Epoch(train)' not in output
-    output = run_tool(*command, 'model.backbone.frozen_stages=-1')
-    assert re.search(r'Epoch\(train\) +\[2\]', output)
+    if name == 'foreign':  # one of the two shows that it starts otherwise
+        output = run_tool(*command, 'model.backbone.frozen_stages=-1')
+        assert re.search(r'Epoch\(train\) +\[2\]', output)
