@@ -1,7 +1,9 @@
 """AttentionPretrained: every weight and every plugin accounted for."""
 
 import copy
+import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +96,18 @@ def test_plain_weights_leave_the_network_as_it_is(kind, tmp_path):
     with torch.no_grad():
         for ours, theirs in zip(host(x), plain(x), strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_decides_nothing_for_the_process(tmp_path):
+    """A library must not change how others load: only the tools do."""
+    save(tmp_path / 'x.pth', network())
+    before = dict(os.environ)
+    network(file=tmp_path / 'x.pth').init_weights()
+    assert dict(os.environ) == before
+    torch.save({'x': Path}, tmp_path / 'x.pth')
+    refused(tmp_path / 'x.pth', 'wants to import pathlib.Path')
+    assert dict(os.environ) == before
+    torch.load(tmp_path / 'x.pth', weights_only=False)
 
 
 def test_report(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 import os
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
@@ -50,13 +52,25 @@ def set_trust(trust: bool) -> None:
         torch.serialization.add_safe_globals(mmengine_globals())
 
 
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Take back what is done to the variables of the environment."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def read_checkpoint(path: str, trust: bool | None = None) -> dict:
     """Read a checkpoint from a file or any address that mmengine knows.
 
     Args:
         path: The file or address.
-        trust: As of :func:`set_trust`; None leaves what was decided before,
-            which is not to trust where nothing was.
+        trust: As of :func:`set_trust`, for the whole process. None reads
+            this file alone by what was decided before, which is not to trust
+            where nothing was.
 
     Raises:
         InputError: It is missing, is no checkpoint, or holds something that
@@ -64,6 +78,8 @@ def read_checkpoint(path: str, trust: bool | None = None) -> dict:
     """
     if trust is None:
         trust = os.environ.get(FORCE_UNSAFE) == '1'
+        with _own_environment():
+            return read_checkpoint(path, trust)
     set_trust(trust)
     local = '://' not in path
     if local and not Path(path).is_file():
