@@ -85,6 +85,13 @@ def run_here(*command) -> tuple[int, str]:
     return code, stream.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def own_environment():
+    """What a test decides about loading ends with it."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory) -> Path:
     """A very small shapes set."""
