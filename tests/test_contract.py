@@ -328,7 +328,7 @@ def test_bad_channels(name, value):
         (dict(type='SE', reduction=0), 'reduction must be a positive .* 0'),
         (
             dict(type='SEGC1', in_channels=24),
-            'a multiple of its 16 groups, got 24',
+            'a multiple of 16, got 24',
         ),
         (dict(type='SEGC2', in_channels=24), 'a multiple of 16, got 24'),
         (dict(type='SEGC3', in_channels=12), 'a multiple of 8, got 12'),

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -155,16 +154,3 @@ def zero_biases(*modules: nn.Module) -> None:
                 continue
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """float32 for half precision, whose squares and sums overflow."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A context in which products of matrices keep the type of x."""
-    device = x.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)

@@ -9,14 +9,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.base import (
-    Attention,
-    Gate,
-    full_precision,
-    zero_biases,
-    zero_weight,
-)
+from mmdet_attn.plugins.base import Attention, Gate, zero_biases, zero_weight
 from mmdet_attn.plugins.norm import build_norm
+from mmdet_attn.plugins.precision import full_precision
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     'avg': lambda x: x.mean((2, 3)),

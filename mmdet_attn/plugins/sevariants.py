@@ -13,29 +13,22 @@ from mmdet_attn.plugins.base import Gate
 class _GroupedSE(Gate):
     """One linear layer per group of channels: W is block-diagonal."""
 
+    _groups = 0  # how many, or else
+    _width = 0  # the channels of each
+
     def __init__(self, in_channels: int, identity_init: bool = False) -> None:
         super().__init__(in_channels, identity_init)
-        groups = self._groups(in_channels)
-        self._check(
-            in_channels % groups == 0,
-            'in_channels',
-            f'a multiple of its {groups} groups',
-            in_channels,
-        )
+        step = self._groups or self._width
+        good = in_channels % step == 0
+        self._check(good, 'in_channels', f'a multiple of {step}', in_channels)
         self.conv = nn.Conv2d(
-            in_channels, in_channels, 1, groups=groups, bias=False
+            in_channels,
+            in_channels,
+            1,
+            groups=self._groups or in_channels // step,
+            bias=False,
         )
         self.init_weights()
-
-    @staticmethod
-    def _groups(channels: int) -> int:
-        raise NotImplementedError
-
-    @classmethod
-    def _in_groups_of(cls, size: int, channels: int) -> int:
-        rule = f'a multiple of {size}'
-        cls._check(channels % size == 0, 'in_channels', rule, channels)
-        return channels // size
 
     def init_weights(self) -> None:
         """As the ECA authors' training script does: N(0, 2 / C)."""
@@ -95,10 +88,7 @@ class SEVar2(_GroupedSE):
     """
 
     _abbr_ = 'sevar2'
-
-    @staticmethod
-    def _groups(channels: int) -> int:
-        return channels
+    _width = 1
 
 
 @MODELS.register_module()
@@ -121,10 +111,7 @@ class SEVar3(_GroupedSE):
     """
 
     _abbr_ = 'sevar3'
-
-    @staticmethod
-    def _groups(channels: int) -> int:
-        return 1
+    _groups = 1
 
 
 @MODELS.register_module()
@@ -147,10 +134,7 @@ class SEGC1(_GroupedSE):
     """
 
     _abbr_ = 'segc1'
-
-    @staticmethod
-    def _groups(channels: int) -> int:
-        return 16
+    _groups = 16
 
 
 @MODELS.register_module()
@@ -173,10 +157,7 @@ class SEGC2(_GroupedSE):
     """
 
     _abbr_ = 'segc2'
-
-    @classmethod
-    def _groups(cls, channels: int) -> int:
-        return cls._in_groups_of(16, channels)
+    _width = 16
 
 
 @MODELS.register_module()
@@ -199,7 +180,4 @@ class SEGC3(_GroupedSE):
     """
 
     _abbr_ = 'segc3'
-
-    @classmethod
-    def _groups(cls, channels: int) -> int:
-        return cls._in_groups_of(8, channels)
+    _width = 8
