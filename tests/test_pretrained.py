@@ -15,6 +15,7 @@ from test_tools import on
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights import pretrained
+from mmdet_attn.weights.plugins import plugins_of
 
 NARROW = dict(base_channels=16, stem_channels=16)
 ECA_3557 = Config.fromfile(
@@ -260,6 +261,34 @@ def test_unconverted_names_are_refused(tmp_path):
         'layer1.0.cbam.ChannelGate.mlp.1.weight first: .* convert them',
         plugins=[plugin('CBAM')],
     )
+
+
+@pytest.mark.parametrize(
+    ('depth', 'position'),
+    [(18, 'after_conv2'), (50, 'after_block'), (50, 'after_conv1')],
+)
+def test_foreign_plugins_are_seen_everywhere(depth, position, tmp_path):
+    """mmcv's block is not ours: nobody knows how it starts."""
+    cfg = dict(type='ContextBlock', ratio=1 / 4)
+    ours = dict(kind='mmdet_attn.AttentionResNet', depth=depth)
+    save(tmp_path / 'x.pth', network(**ours))
+    refused(
+        tmp_path / 'x.pth',
+        r'plugin\(s\) in a frozen stage .*layer1.0.context_block first',
+        plugins=[dict(cfg=cfg, position=position)],
+        frozen_stages=1,
+        **ours,
+    )
+
+
+def test_foreign_plugins_are_seen_in_mobilenet():
+    cfg = dict(type='ContextBlock', ratio=1 / 4)
+    backbone = MODELS.build(
+        dict(type='mmdet_attn.AttentionMobileNetV2', plugin=cfg)
+    )
+    found = plugins_of(backbone)
+    assert len(found) == 17
+    assert all(name.endswith('.context_block') for name in found)
 
 
 def test_weightless_modules_are_not_left_off(tmp_path):

@@ -31,6 +31,11 @@ class _PluginBlock(nn.Module):
         self.add_module(name, layer)
         self.inserted.setdefault(position, []).append(name)
 
+    @property
+    def inserted_names(self) -> list[str]:
+        """The attributes that hold the plugins, at any position."""
+        return [name for names in self.inserted.values() for name in names]
+
     def attend(self, position: str, x: Tensor) -> Tensor:
         for name in self.inserted.get(position, ()):
             x = getattr(self, name)(x)

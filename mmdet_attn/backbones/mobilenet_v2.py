@@ -34,6 +34,11 @@ class AttentionInvertedResidual(InvertedResidual):
         self.add_module(name, plugin)
         self.inserted = position, name
 
+    @property
+    def inserted_names(self) -> list[str]:
+        """The attribute that holds the plugin, if there is one."""
+        return [] if self.inserted is None else [self.inserted[1]]
+
     def attend(self, position: str, x: Tensor) -> Tensor:
         if self.inserted is None or self.inserted[0] != position:
             return x

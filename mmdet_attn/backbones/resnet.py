@@ -1,7 +1,6 @@
 """ResNet that takes attention where that of MMDetection does not."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from mmdet.models.backbones import ResNet
@@ -110,7 +109,7 @@ class AttentionResNet(ResNet):
             getattr(block, name)
             for stage in self.stages[first_stage:]
             for block in stage
-            for name in chain(*block.inserted.values())
+            for name in block.inserted_names
         ]
         layers = [layer for plugin in plugins for layer in plugin.modules()]
         return [layer for layer in layers if isinstance(layer, _BatchNorm)]

@@ -19,6 +19,9 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
         for attribute, value in vars(module).items():
             if re.fullmatch(r'after_conv\d_plugin_names', attribute):
                 names.update(start + name for name in value)
+        # Our own blocks have more positions than stock ones.
+        more = getattr(module, 'inserted_names', [])
+        names.update(start + name for name in more)
         parts = path.split('.')
         inside = any(
             '.'.join(parts[:i]) in found for i in range(1, len(parts))

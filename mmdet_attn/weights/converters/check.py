@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
@@ -51,7 +50,7 @@ def check_fit(
 def _missing(prefix: str, module: Attention, plain: bool) -> dict[str, Tensor]:
     """What stands in for the weights of a module that the file lacks."""
     own = module.state_dict(prefix=prefix)
-    if plain and _is_identity(module):
+    if plain and module.starts_as_identity:
         return own
     if (
         not plain
@@ -64,13 +63,6 @@ def _missing(prefix: str, module: Attention, plain: bool) -> dict[str, Tensor]:
             'identity_init=False in the config of these weights.'
         )
     return {}
-
-
-def _is_identity(module: Attention) -> bool:
-    module.init_weights()
-    x = torch.randn(1, module.in_channels, 8, 8)
-    with torch.no_grad():
-        return torch.equal(module.eval()(x), x)
 
 
 def model_of(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
