@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -89,18 +90,22 @@ class BAM(Gate):
                 nn.init.kaiming_normal_(layer.weight, mode='fan_out')
 
     def _attention(self, x: Tensor) -> Tensor:
-        channel = self.channel(x.mean((2, 3), keepdim=True))
+        channel = self.channel(mean(x, 2, 3, keep=True))
         spatial = self.spatial(x)
         if self.fusion == 'add':
-            return (channel + spatial).sigmoid()
-        return (channel * spatial).sigmoid()
+            return (channel + spatial).sigmoid_()
+        # As a product of matrices, whose gradients are two products, too.
+        joined = channel.flatten(2) @ spatial.flatten(2)
+        return joined.sigmoid_().view_as(x)
 
     def gate(self, x: Tensor) -> Tensor:
         return 1 + self._attention(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        # x + x a, in one pass over the map instead of two.
         attention = self._attention(x).to(x.dtype)
         if self.alpha is not None:
             attention = attention * self.alpha
+        if x.requires_grad:
+            return x * (1 + attention)
+        # One pass over the map less; its gradient would take two more.
         return torch.addcmul(x, x, attention)

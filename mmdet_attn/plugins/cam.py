@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Attention
+from mmdet_attn.plugins.gram import gram
 from mmdet_attn.plugins.precision import full_precision, without_autocast
 
 
@@ -49,6 +50,5 @@ class CAM(Attention):
         with without_autocast(x):
             flat = x.flatten(2)
             wide = full_precision(flat)
-            energy = wide @ wide.transpose(1, 2)
-            weights = (self.gamma * (-energy).softmax(2)).to(x.dtype)
+            weights = (self.gamma * (-gram(wide)).softmax(2)).to(x.dtype)
             return x + (weights @ flat).view_as(x)

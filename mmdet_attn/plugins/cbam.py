@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Attention, Gate, zero_biases, zero_weight
 from mmdet_attn.plugins.norm import build_norm
+from mmdet_attn.plugins.pooling import global_maximum, maximum, mean
 from mmdet_attn.plugins.precision import full_precision
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    'avg': lambda x: x.mean((2, 3)),
-    'max': lambda x: x.amax((2, 3)),
+    'avg': lambda x: mean(x, 2, 3),
+    'max': global_maximum,
     'lp': lambda x: torch.linalg.vector_norm(x, dim=(2, 3)),
     'lse': lambda x: x.logsumexp((2, 3)),
 }
@@ -76,8 +77,8 @@ class SpatialGate(Gate):
 
     def gate(self, x: Tensor) -> Tensor:
         # The maximum comes first: the authors' weights count on it.
-        pooled = torch.cat([x.amax(1, True), x.mean(1, True)], 1)
-        return self.norm(self.conv(pooled)).sigmoid()
+        pooled = maximum(x, 1, keep=True), mean(x, 1, keep=True)
+        return self.norm(self.conv(torch.cat(pooled, 1))).sigmoid()
 
 
 @MODELS.register_module()

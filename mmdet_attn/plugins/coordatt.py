@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -66,7 +67,7 @@ class CoordAtt(Gate):
 
     def gate(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        rows, columns = x.mean(3), x.mean(2)
+        rows, columns = mean(x, 3), mean(x, 2)
         pooled = torch.cat([rows, columns], 2).unsqueeze(3)
         hidden = F.hardswish(self.norm(self.conv1(pooled)))
         rows, columns = hidden.split([height, width], 2)

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -65,5 +66,5 @@ class ECA(Gate):
         return size if size % 2 else size + 1
 
     def gate(self, x: Tensor) -> Tensor:
-        mean = x.mean((2, 3)).unsqueeze(1)
-        return self.conv(mean).sigmoid().transpose(1, 2).unsqueeze(-1)
+        y = self.conv(mean(x, 2, 3).unsqueeze(1))
+        return y.sigmoid().transpose(1, 2).unsqueeze(-1)

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -55,10 +56,10 @@ class ECANS(Gate):
 
     def gate(self, x: Tensor) -> Tensor:
         padding = self.kernel_size // 2
-        mean = nn.functional.pad(x.mean((2, 3)), (padding, padding))
+        means = nn.functional.pad(mean(x, 2, 3), (padding, padding))
         weights = self.conv.weight.squeeze(1).unbind(1)
         # k shifted products: a C-fold grouped convolution would be slower.
-        total = torch.zeros_like(mean[:, : self.in_channels])
+        total = torch.zeros_like(means[:, : self.in_channels])
         for shift, weight in enumerate(weights):
-            total = total + mean[:, shift : shift + self.in_channels] * weight
+            total = total + means[:, shift : shift + self.in_channels] * weight
         return total.sigmoid()[:, :, None, None]

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Attention, zero_biases, zero_weight
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -87,7 +88,7 @@ class GC(Attention):
 
     def _context(self, x: Tensor) -> Tensor:
         if self.conv_mask is None:
-            return x.mean((2, 3), keepdim=True)
+            return mean(x, 2, 3, keep=True)
         mask = self.conv_mask(x).flatten(2).softmax(2)
         context = x.flatten(2) @ mask.to(x.dtype).transpose(1, 2)
         return context.unsqueeze(3)

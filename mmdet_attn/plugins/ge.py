@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmdet_attn.errors import InputError
 from mmdet_attn.plugins.base import Gate, zero_biases
 from mmdet_attn.plugins.norm import build_norm
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -146,6 +147,6 @@ class GE(Gate):
             e = self.extent
             context = F.avg_pool2d(x, 2 * e - 1, e, e - 1)
         else:
-            context = x.mean((2, 3), keepdim=True)
+            context = mean(x, 2, 3, keep=True)
         gate = self.excite(context).sigmoid()
         return F.interpolate(gate, size) if self.extent else gate

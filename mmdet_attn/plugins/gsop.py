@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.gram import gram
 from mmdet_attn.plugins.norm import build_norm
 from mmdet_attn.plugins.precision import full_precision, without_autocast
 
@@ -90,7 +91,7 @@ class GSoP(Gate):
         """(N, d, d) over the positions of (N, d, h, w)."""
         z = full_precision(z).flatten(2)
         centred = z - z.mean(2, keepdim=True)
-        return centred @ centred.transpose(1, 2) / z.shape[2]
+        return gram(centred) / z.shape[2]
 
     @staticmethod
     def _position_statistic(z: Tensor) -> Tensor:

@@ -7,12 +7,9 @@ CVPR 2019, https://arxiv.org/abs/1809.02983
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mmdet_attn.plugins.attend import attend
 from mmdet_attn.plugins.base import Attention
-
-# The widest head that the fused kernels of GPUs take.
-MAX_WIDTH = 256
 
 
 @MODELS.register_module()
@@ -52,24 +49,7 @@ class PAM(Attention):
         nn.init.zeros_(self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The kernels that build no H W x H W matrix want query, key and value
-        # of one width: the value in heads, zeros behind query and key.
-        heads = -(-self.in_channels // MAX_WIDTH)
-        width = -(-self.in_channels // heads)
+        query, key = self.query_conv(x), self.key_conv(x)
         value = self.value_conv(x)
-        value = F.pad(value, (0, 0, 0, 0, 0, heads * width - value.shape[1]))
-        value = value.view(-1, heads, width, x.shape[2] * x.shape[3])
-        out = F.scaled_dot_product_attention(
-            self._padded(self.query_conv(x), heads, width),
-            self._padded(self.key_conv(x), heads, width),
-            value.transpose(2, 3).contiguous(),
-            scale=1.0,
-        )
-        out = out.transpose(2, 3).flatten(1, 2)[:, : self.in_channels]
+        out = attend(query.flatten(2), key.flatten(2), value.flatten(2))
         return x + (self.gamma * out).to(x.dtype).view_as(x)
-
-    @staticmethod
-    def _padded(x: Tensor, heads: int, width: int) -> Tensor:
-        tokens = x.flatten(2).transpose(1, 2)
-        tokens = F.pad(tokens, (0, width - tokens.shape[2]))
-        return tokens.contiguous().unsqueeze(1).expand(-1, heads, -1, -1)

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.plugins.pooling import mean
 from mmdet_attn.plugins.se import SE
 
 
@@ -115,7 +116,7 @@ class PSAConv2d(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         features = torch.cat([conv(x) for conv in self.convs[::-1]], 1)
-        pooled = features.mean((2, 3), keepdim=True)
+        pooled = mean(features, 2, 3, keep=True)
         # The shared gate takes the branches as a batch.
         branches = len(self.convs)
         gates = self.se.gate(pooled.reshape(-1, self.se.in_channels, 1, 1))

@@ -4,11 +4,35 @@ Networks.
 MICCAI 2018, https://arxiv.org/abs/1803.02579
 """
 
+from typing import Any
+
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.pooling import mean
+
+
+class _Larger(torch.autograd.Function):
+    """max(x c, x s), whose gradient takes 8 passes over the map, not 30."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, c: Tensor, s: Tensor) -> Tensor:
+        ctx.save_for_backward(x, c, s)
+        return torch.maximum(x * c, x * s)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x, c, s = ctx.saved_tensors
+        # What goes to x c: the gradient where x c - x s is positive.
+        grad_c = torch.ops.aten.threshold_backward(grads[0], x * (c - s), 0)
+        grad_s = grads[0] - grad_c
+        return (
+            torch.addcmul(grad_c * c, grad_s, s),
+            (grad_c * x).sum((2, 3), True),
+            (grad_s * x).sum(1, True),
+        )
 
 
 @MODELS.register_module()
@@ -53,7 +77,7 @@ class SCSE(Gate):
         self.init_weights()
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.fc1(x.mean((2, 3))).relu()
+        hidden = self.fc1(mean(x, 2, 3)).relu()
         channel = self.fc2(hidden).sigmoid()[:, :, None, None]
         return channel.to(x.dtype), self.conv(x).sigmoid().to(x.dtype)
 
@@ -73,5 +97,5 @@ class SCSE(Gate):
         if self.fusion == 'add':
             y = x * (channel + spatial)
         else:
-            y = torch.maximum(x * channel, x * spatial)
+            y = _Larger.apply(x, channel, spatial)
         return self._blend(x, y)

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.pooling import mean
 
 
 @MODELS.register_module()
@@ -49,5 +50,5 @@ class SE(Gate):
         self.init_weights()
 
     def gate(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x.mean((2, 3))).relu()
+        hidden = self.fc1(mean(x, 2, 3)).relu()
         return self.fc2(hidden).sigmoid()[:, :, None, None]

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.pooling import mean
 
 
 class _GroupedSE(Gate):
@@ -36,7 +37,7 @@ class _GroupedSE(Gate):
         nn.init.normal_(self.conv.weight, std=(2 / self.in_channels) ** 0.5)
 
     def gate(self, x: Tensor) -> Tensor:
-        return self.conv(x.mean((2, 3), keepdim=True)).sigmoid()
+        return self.conv(mean(x, 2, 3, keep=True)).sigmoid()
 
 
 @MODELS.register_module()
@@ -65,7 +66,7 @@ class SEVar1(Gate):
         self.init_weights()
 
     def gate(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3), keepdim=True).sigmoid()
+        return mean(x, 2, 3, keep=True).sigmoid()
 
 
 @MODELS.register_module()

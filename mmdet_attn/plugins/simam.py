@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate
+from mmdet_attn.plugins.pooling import mean
 from mmdet_attn.plugins.precision import full_precision
 
 
@@ -55,13 +56,12 @@ class SimAM(Gate):
     def gate(self, x: Tensor) -> Tensor:
         wide = full_precision(x)
         size = x.shape[2] * x.shape[3]
-        variance, mean = torch.var_mean(
-            wide, (2, 3), correction=0, keepdim=True
-        )
-        variance = variance * (size / max(size - 1, 1))
-        scaled = (wide - mean) * (4 * (variance + self.lambda_)).rsqrt()
-        energy = torch.addcmul(scaled.new_full((), 0.5), scaled, scaled)
-        return energy.sigmoid().to(x.dtype)
+        square = (wide - mean(wide, 2, 3, keep=True)).square()
+        # On a CPU torch.var takes ten times as long.
+        variance = square.sum((2, 3), True) / max(size - 1, 1)
+        scale = (4 * (variance + self.lambda_)).reciprocal()
+        energy = torch.addcmul(square.new_full((), 0.5), square, scale)
+        return energy.sigmoid_().to(x.dtype)
 
 
 @MODELS.register_module()

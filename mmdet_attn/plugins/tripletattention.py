@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate, zero_weight
 from mmdet_attn.plugins.norm import build_norm
+from mmdet_attn.plugins.pooling import maximum, mean
 
 
 class Branch(nn.Module):
@@ -23,7 +24,7 @@ class Branch(nn.Module):
         self.norm = build_norm('TripletAttention', norm_cfg, 1)
 
     def forward(self, x: Tensor, dim: int) -> Tensor:
-        pooled = torch.stack([x.amax(dim), x.mean(dim)], 1)
+        pooled = torch.stack([maximum(x, dim), mean(x, dim)], 1)
         return self.norm(self.conv(pooled)).sigmoid()
 
 
