@@ -1,0 +1,74 @@
+"""Maps of a network, laid over the image that it saw."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+FLAT = 1e-3  # a smaller range is noise, and is not stretched over the colours
+COLOURS = 'turbo'
+
+
+class Geometry(NamedTuple):
+    """Heights and widths of one image on its way into a network.
+
+    Attributes:
+        original: Of the image itself.
+        resized: Of the image as the network sees it.
+        padded: Of the network's input; what is more lies right and below.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    padded: tuple[int, int]
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> 'Geometry':
+        """From the metainfo of a data sample."""
+        height, width = meta['ori_shape'][:2]
+        resized = tuple(meta['img_shape'][:2])
+        padded = tuple(meta.get('batch_input_shape', resized))
+        # A pipeline that pads counts its padding into img_shape.
+        if 'scale_factor' in meta:
+            scale_w, scale_h = meta['scale_factor'][:2]
+            content = round(height * scale_h), round(width * scale_w)
+            resized = min(resized[0], content[0]), min(resized[1], content[1])
+        return cls((height, width), resized, padded)
+
+
+def enlarge(plane: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """A map at the size of the original image, without the padding."""
+    wide = torch.from_numpy(np.asarray(plane, np.float32))[None, None]
+    wide = F.interpolate(wide, geometry.padded, mode='bilinear')
+    height, width = geometry.resized
+    wide = wide[..., :height, :width]
+    return F.interpolate(wide, geometry.original, mode='bilinear')[0, 0].numpy()
+
+
+def colour_range(values: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest value, or a little more if they are one."""
+    low, high = float(values.min()), float(values.max())
+    spare = max(0.0, FLAT - (high - low)) / 2
+    return low - spare, high + spare
+
+
+def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Colours for the values over a grey image.
+
+    Args:
+        image: (H, W, 3), RGB in bytes.
+        values: (H, W).
+
+    Returns:
+        (H, W, 3), RGB in bytes.
+    """
+    from matplotlib import colormaps
+
+    low, high = colour_range(values)
+    scaled = (values - low) / (high - low)
+    colours = colormaps[COLOURS](scaled, bytes=True)[..., :3]
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    mixed = 0.45 * grey[..., None] + 0.55 * colours
+    return mixed.round().astype(np.uint8)
