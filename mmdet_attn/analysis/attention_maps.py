@@ -85,9 +85,16 @@ def attention_maps(
     ]
     alphas = plot_alphas(views, _folder(out) / 'alpha.png')
     kinds = {name: type(module).__name__ for name, module in attention.items()}
+    counts = Counter(kinds.values()).items()
+    facts = [
+        *facts,
+        ('detector', type(network).__name__),
+        ('attention', ', '.join(f'{n} × {kind}' for kind, n in counts)),
+        ('images', _images(images, shown)),
+    ]
     page = render_page(
         Content(
-            [*facts, ('images', _images(images, shown))],
+            facts,
             detections,
             score_thr,
             None if alphas is None else Picture(data_uri(alphas), 'alpha'),
@@ -233,7 +240,7 @@ def _heat_maps(
             Picture(
                 data_uri(drawn, SMALL),
                 view.name.removeprefix('backbone.'),
-                f'{size}, stride {view.stride}',
+                f'{size}, stride {view.stride}{_alpha(view)}',
                 f'{low:.3f}',
                 f'{high:.3f}',
             )
@@ -241,8 +248,15 @@ def _heat_maps(
     return pictures
 
 
+def _alpha(view: GateView) -> str:
+    return '' if view.alpha is None else f', alpha {view.alpha:.2f}'
+
+
 def _line(view: GateView) -> tuple[str, ...]:
     seen, weights = view.seen, view.weights
+    least, greatest = min(s.low for s in seen), max(s.high for s in seen)
+    alpha = 1.0 if view.alpha is None else view.alpha
+    ends = sorted(1 + alpha * (g - 1) for g in (least, greatest))
     spread = ''
     if weights is not None and len(weights) > 1:
         spread = f'{weights.std(0).mean():.4f}'
@@ -252,8 +266,9 @@ def _line(view: GateView) -> tuple[str, ...]:
         ' × '.join(map(str, seen[0].shape)),
         str(view.stride),
         '' if view.alpha is None else f'{view.alpha:.3f}',
-        f'{min(s.low for s in seen):.3f}',
+        f'{least:.3f}',
         f'{np.mean([s.mean for s in seen]):.3f}',
-        f'{max(s.high for s in seen):.3f}',
+        f'{greatest:.3f}',
+        f'{ends[0]:.3f} to {ends[1]:.3f}',
         spread,
     )

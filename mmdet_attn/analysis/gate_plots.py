@@ -77,8 +77,8 @@ def plot_channels(
     figure.legend(
         handles,
         labels,
-        loc='outside upper left',
-        ncols=4 if columns == 2 else 2,
+        loc='outside lower left',
+        ncols=5 if columns == 2 else 2,
         fontsize=8,
         frameon=False,
     )
@@ -91,19 +91,19 @@ def _draw_gate(axes, view: GateView, weights: np.ndarray, groups) -> None:
     index = np.arange(weights.shape[1])
     several = len(weights) > 1
     if several:
+        label = f'mean over {len(weights)} images'
+        axes.plot(index, data.mean, color='black', lw=1.6, label=label)
         axes.fill_between(
             index,
             data.mean - data.spread,
             data.mean + data.spread,
             color='0.75',
             lw=0,
-            label=f'± 1 standard deviation over {len(weights)} images',
+            zorder=1,
+            label='± 1 standard deviation over them',
         )
     for label, curve, colour in zip(groups, data.groups, CYCLE, strict=False):
         axes.plot(index, curve, color=colour, lw=0.7, label=label)
-    if several:
-        label = f'mean over {len(weights)} images'
-        axes.plot(index, data.mean, color='black', lw=0.9, label=label)
     low, high = axes.get_ylim()
     spare = max(0.0, LEAST_SPAN - (high - low)) / 2
     axes.set_ylim(low - spare, high + spare)
@@ -118,9 +118,11 @@ def _draw_gate(axes, view: GateView, weights: np.ndarray, groups) -> None:
         fontsize=9,
         fontweight='bold',
     )
-    numbers = f'mean {weights.mean():.3f}; std: channels {data.mean.std():.3f}'
+    numbers = f'mean {weights.mean():.3f}'
+    if view.alpha is not None:
+        numbers = f'alpha {view.alpha:.2f}, {numbers}'
     if several:
-        numbers += f', images {data.spread.mean():.3f}'
+        numbers += f', std over images {data.spread.mean():.4f}'
     axes.set_title(numbers, loc='right', fontsize=8, color='0.35')
     axes.grid(alpha=0.25)
 
@@ -153,6 +155,8 @@ def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
             if view.kind == kind
         ]
         axes.plot(*zip(*points, strict=True), 'o', color=colour, label=kind)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.05, high + 0.12)  # room for the words
     position, middles = 0, []
     stages = by_stage(views)
     for stage in stages.values():
@@ -166,7 +170,9 @@ def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
     axes.set_xlabel('gates in order of depth, by stage')
     axes.set_ylabel('alpha')
     axes.set_title('alpha by depth', loc='left', fontweight='bold')
-    axes.legend(frameon=False, fontsize=8, loc='best')
+    axes.legend(
+        frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1)
+    )
     axes.grid(axis='y', alpha=0.25)
     figure.savefig(file, dpi=100)
     return Path(file)

@@ -69,6 +69,7 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     low, high = colour_range(values)
     scaled = (values - low) / (high - low)
     colours = colormaps[COLOURS](scaled, bytes=True)[..., :3]
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    mixed = 0.45 * grey[..., None] + 0.55 * colours
-    return mixed.round().astype(np.uint8)
+    grey = image @ np.array([0.299, 0.587, 0.114]) / 255
+    # The image darkens the colours; mixed with grey they would leave the bar.
+    shaded = colours * (0.4 + 0.6 * grey[..., None])
+    return shaded.round().astype(np.uint8)

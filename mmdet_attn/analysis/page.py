@@ -63,6 +63,7 @@ HEAD = (
     ('least', 'least g over all images'),
     ('mean', 'mean g over all images'),
     ('greatest', 'greatest g over all images'),
+    ('factor', '1 + alpha (g - 1), which multiplies the features'),
     ('std over images', 'of the channel weights, mean over channels'),
 )
 TEMPLATE = """\
@@ -98,10 +99,9 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
   grid-template-columns: repeat(auto-fill, minmax(215px, 1fr)); }
 .grid.large { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 figure { margin: 0; min-width: 0; }
-figure img { display: block; max-width: 100%; height: auto;
-  border-radius: 3px; }
+figure img { display: block; width: 100%; height: auto; border-radius: 3px; }
 figcaption { font-size: .8rem; margin-top: .25rem; overflow-wrap: anywhere; }
-figcaption span { opacity: .7; }
+figcaption span { opacity: .7; display: block; }
 .scale { display: flex; align-items: center; gap: .4rem; font-size: .78rem;
   font-variant-numeric: tabular-nums; }
 .scale i { flex: 1; height: .55rem; border-radius: 2px;
@@ -125,14 +125,15 @@ class and the score in percent.</p>
 {% if alphas %}
 <h2>Alpha by depth</h2>
 <p>A gate multiplies its features by 1 + alpha (g &minus; 1): at alpha = 0 it
-leaves them as they are, at 1 it is the paper's module, so points away from 0
-show where training took attention up.</p>
+leaves them as they are, at 1 it is the paper's module, and below 0 it is
+reversed, so that a low g strengthens.</p>
 <img class="plot" src="{{ alphas.uri }}" alt="alpha over the depth">
 {% endif %}
 {% if stages %}
 <h2>Gates by stage</h2>
-<p>A gate multiplies features by its map g, without unit: 1 leaves them as
-they are, 0 switches them off. A gate with a value for each channel and each
+<p>A gate multiplies features by its map g, which has no unit: 1 leaves them
+as they are, 0 switches them off{% if alphas %}; with an alpha it multiplies by
+1 + alpha (g &minus; 1) instead, the factor in the tables{% endif %}. A gate with a value for each channel and each
 position is shown twice: its mean over positions among the channel weights,
 its mean over channels as a heat map.</p>
 {% for stage in stages %}
@@ -154,8 +155,9 @@ images alike. Each plot has its own vertical scale.</p>
 {% endif %}
 {% if stage.rows %}
 <h3>Heat maps</h3>
-<p>Each picture is one gate: red where it lets most of the features pass, blue
-where least; the bar below has the g at both ends, for this picture.</p>
+<p>Each picture is one gate: red where its g is greatest in this image, blue
+where it is least; the bar below has the g at both ends{% if alphas %}, and
+where alpha is negative it is blue that strengthens{% endif %}.</p>
 {% for row in stage.rows %}
 <h4>{{ row.image }}</h4>
 <div class="grid">
