@@ -21,7 +21,6 @@ CYCLE = (
     '#8C6D00',
     '#7F3FBF',
 )
-MOST_CURVES = len(CYCLE)
 LEAST_SPAN = 0.02  # of a vertical axis: less would show rounding as structure
 
 
@@ -43,9 +42,7 @@ def curves(weights: np.ndarray, groups: Sequence[Sequence[int]]) -> Curves:
     """Mean and spread of (images, C) over images, and the mean of groups."""
     parts = [weights[list(group)].mean(0) for group in groups]
     shape = (len(groups), weights.shape[1])
-    return Curves(
-        weights.mean(0), weights.std(0), np.reshape(parts, shape)
-    )
+    return Curves(weights.mean(0), weights.std(0), np.reshape(parts, shape))
 
 
 def plot_channels(

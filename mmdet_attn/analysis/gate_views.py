@@ -52,7 +52,9 @@ class GateView:
     @property
     def weights(self) -> np.ndarray | None:
         """(images, C): the weight of each channel; None for one channel."""
-        rows = [seen.channels for seen in self.seen if seen.channels is not None]
+        rows = [
+            seen.channels for seen in self.seen if seen.channels is not None
+        ]
         return np.stack(rows) if len(rows) == len(self.seen) else None
 
 
@@ -128,7 +130,7 @@ def gate_views(
             stride = looks[0].geometry.padded[0] / seen[0].size[0]
             views.append(
                 GateView(
-                    name if len(runs) == 1 else f'{name}.run{run}',
+                    name if len(runs) == 1 else f'{name}-run{run + 1}',
                     type(module).__name__,
                     alpha,
                     round(stride),

@@ -113,7 +113,9 @@ def _watch(
     name: str, module: Gate, found: dict[str, list], keep: Keep
 ) -> Iterator[None]:
     compute = module.gate
-    before = vars(module).get('gate')
+    # The instance's own: its class may be in use elsewhere.
+    own = module.__dict__
+    before = own.get('gate')
     fresh: list[Tensor] = []
 
     def gate(x: Tensor) -> Tensor:
@@ -133,14 +135,13 @@ def _watch(
         module.register_forward_pre_hook(start),
         module.register_forward_hook(end),
     ]
-    # On the instance: its class may be in use elsewhere.
-    vars(module)['gate'] = gate
+    own['gate'] = gate
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
         if before is None:
-            del vars(module)['gate']
+            del own['gate']
         else:
-            vars(module)['gate'] = before
+            own['gate'] = before

@@ -1,14 +1,18 @@
 """Maps of a network, laid over the image that it saw."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from torch.nn import functional as F
 
 FLAT = 1e-3  # a smaller range is noise, and is not stretched over the colours
-COLOURS = 'turbo'
+# Without its ends, which are as dark as a dark image.
+COLOURS = ListedColormap(colormaps['turbo'](np.linspace(0.08, 0.92, 256)))
 
 
 class Geometry(NamedTuple):
@@ -40,11 +44,21 @@ class Geometry(NamedTuple):
 
 def enlarge(plane: np.ndarray, geometry: Geometry) -> np.ndarray:
     """A map at the size of the original image, without the padding."""
-    wide = torch.from_numpy(np.asarray(plane, np.float32))[None, None]
-    wide = F.interpolate(wide, geometry.padded, mode='bilinear')
-    height, width = geometry.resized
-    wide = wide[..., :height, :width]
-    return F.interpolate(wide, geometry.original, mode='bilinear')[0, 0].numpy()
+    cells, content, area = [], [], []
+    for count, resized, padded in zip(
+        plane.shape, geometry.resized, geometry.padded, strict=True
+    ):
+        # Interpolated first, the edge would be mixed with the padding.
+        kept = ceil(count * resized / padded)
+        cells.append(slice(kept))
+        content.append(slice(resized))
+        area.append(max(resized, round(kept * padded / count)))
+    wide = torch.from_numpy(np.asarray(plane, np.float32)[tuple(cells)])
+    wide = F.interpolate(wide[None, None], area, mode='bilinear')
+    wide = wide[:, :, content[0], content[1]]
+    return F.interpolate(wide, geometry.original, mode='bilinear')[
+        0, 0
+    ].numpy()
 
 
 def colour_range(values: np.ndarray) -> tuple[float, float]:
@@ -64,11 +78,9 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3), RGB in bytes.
     """
-    from matplotlib import colormaps
-
     low, high = colour_range(values)
     scaled = (values - low) / (high - low)
-    colours = colormaps[COLOURS](scaled, bytes=True)[..., :3]
+    colours = COLOURS(scaled, bytes=True)[..., :3]
     grey = image @ np.array([0.299, 0.587, 0.114]) / 255
     # The image darkens the colours; mixed with grey they would leave the bar.
     shaded = colours * (0.4 + 0.6 * grey[..., None])
