@@ -398,8 +398,8 @@ def test_images_by_class(tmp_path):
     found = images_by_class(file, ['x/c.png', 'y/a.png', 'b.png'])
     assert list(found.items()) == [('cat', [0, 1]), ('dog', [1])]
     assert curve_groups(['a', 'b', 'c'], found) == {
-        'cat (2)': [0, 1],
-        'dog (1)': [1],
+        'cat (2 images)': [0, 1],
+        'dog (1 image)': [1],
     }
 
 

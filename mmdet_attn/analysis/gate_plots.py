@@ -89,7 +89,8 @@ def _draw_gate(axes, view: GateView, weights: np.ndarray, groups) -> None:
     several = len(weights) > 1
     if several:
         label = f'mean over {len(weights)} images'
-        axes.plot(index, data.mean, color='black', lw=1.6, label=label)
+        width = 1.6 if groups else 0.9  # seen below other curves
+        axes.plot(index, data.mean, color='black', lw=width, label=label)
         axes.fill_between(
             index,
             data.mean - data.spread,

@@ -73,13 +73,17 @@ def images_by_class(
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
+def _images(count: int) -> str:
+    return '1 image' if count == 1 else f'{count} images'
+
+
 def curve_groups(
     images: Sequence[str], classes: dict[str, list[int]] | None
 ) -> dict[str, list[int]]:
     """The images of each curve, by its label."""
     if classes is not None:
         return {
-            f'{name} ({len(members)})': members
+            f'{name} ({_images(len(members))})': members
             for name, members in list(classes.items())[:MOST_CURVES]
         }
     if len(images) > MOST_CURVES:
@@ -93,10 +97,10 @@ def curves_sentence(
     """What the curves are, for the sentence that explains the plots."""
     if classes is not None:
         most = len(classes) > MOST_CURVES
-        few = f', the {MOST_CURVES} most frequent,' if most else ''
+        few = f' (the {MOST_CURVES} most frequent),' if most else ','
         return (
-            f', one coloured curve for each class{few} (mean over the images '
-            'that show it; their number is in the legend)'
+            f', one coloured curve for each class{few} the mean over the '
+            'images that show it'
         )
     if len(images) > MOST_CURVES:
         return ', mean and spread over the images'
