@@ -1,15 +1,11 @@
 """Detect objects in images: pictures and JSON."""
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
-from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.cli import user_errors
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
-from mmdet_attn.weights.strict import load_strictly
-
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+from mmdet_attn.inference import collect_images, load_inferencer
 
 
 def parse_args():
@@ -44,31 +40,6 @@ def parse_args():
     return parser.parse_args()
 
 
-def collect(names):
-    """The images that files and folders name; each name once."""
-    images = []
-    for name in map(Path, names):
-        if name.is_dir():
-            inside = sorted(
-                p for p in name.iterdir() if p.suffix.lower() in SUFFIXES
-            )
-            if not inside:
-                raise InputError(f'{name} holds no images {SUFFIXES}.')
-            images += inside
-        elif name.is_file():
-            images.append(name)
-        else:
-            raise InputError(f'{name}: no such image or folder.')
-    # Results are named after the image: two of a name would be one result.
-    stem, count = Counter(p.stem for p in images).most_common(1)[0]
-    if count > 1:
-        raise InputError(
-            f'{count} images are named {stem}: their results would overwrite '
-            'each other; call again with another --out-dir.'
-        )
-    return [str(path) for path in images]
-
-
 @user_errors
 def main():
     args = parse_args()
@@ -76,16 +47,14 @@ def main():
         raise InputError(
             f'--score-thr must be between 0 and 1, got {args.score_thr}.'
         )
-    images = collect(args.images)
-    if not Path(args.config).is_file():
-        raise InputError(f'{args.config}: no such config.')
-    require_stack()
-    checkpoint = read_checkpoint(args.checkpoint, args.trust_checkpoint)
-    from mmdet.apis import DetInferencer
-
-    inferencer = DetInferencer(args.config, args.checkpoint, args.device)
-    if not args.non_strict:
-        load_strictly(inferencer.model, state_dict_of(checkpoint))
+    images = collect_images(args.images, '--out-dir')
+    inferencer = load_inferencer(
+        args.config,
+        args.checkpoint,
+        args.device,
+        args.trust_checkpoint,
+        strict=not args.non_strict,
+    )
     inferencer(
         images,
         out_dir=args.out_dir,

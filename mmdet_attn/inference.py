@@ -1,0 +1,112 @@
+"""What the tools that look at images share: images and detectors."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmdet_attn.cli import require_stack
+from mmdet_attn.errors import InputError
+from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+from mmdet_attn.weights.strict import load_strictly
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+def collect_images(names: Iterable[str], out_flag: str) -> list[str]:
+    """The images that files and folders name; each name once.
+
+    Args:
+        names: Image files, or folders of images.
+        out_flag: The flag that names where results go, for a message.
+
+    Raises:
+        InputError: One is missing, a folder has none, or two images would
+            give their results one name.
+    """
+    images = []
+    for name in map(Path, names):
+        if name.is_dir():
+            inside = sorted(
+                p for p in name.iterdir() if p.suffix.lower() in SUFFIXES
+            )
+            if not inside:
+                raise InputError(f'{name} holds no images {SUFFIXES}.')
+            images += inside
+        elif name.is_file():
+            images.append(name)
+        else:
+            raise InputError(f'{name}: no such image or folder.')
+    # Results are named after the image: two of a name would be one result.
+    stem, count = Counter(p.stem for p in images).most_common(1)[0]
+    if count > 1:
+        raise InputError(
+            f'{count} images are named {stem}: their results would overwrite '
+            f'each other; call again with another {out_flag}.'
+        )
+    return [str(path) for path in images]
+
+
+def load_inferencer(
+    config: str,
+    checkpoint: str,
+    device: str | None = None,
+    trust: bool = False,
+    strict: bool = True,
+) -> Any:
+    """MMDetection's inferencer, with the weights of a checkpoint.
+
+    Args:
+        config: A config file.
+        checkpoint: A file or address.
+        device: Such as ``'cpu'``; None is the best there is.
+        trust: Whether the checkpoint may run code of its own.
+        strict: Whether it must fit the config.
+
+    Raises:
+        InputError: Config, checkpoint or device is missing or cannot be used,
+            or, if strict, the weights do not fit.
+    """
+    if not Path(config).is_file():
+        raise InputError(f'{config}: no such config.')
+    require_stack()
+    if device is not None:
+        try:
+            torch.zeros(1, device=device)
+        except (AssertionError, RuntimeError) as error:
+            reason = str(error).split('\n')[0]
+            raise InputError(
+                f'--device {device} cannot be used here ({reason}); leave it '
+                'out for the best there is.'
+            ) from None
+    content = read_checkpoint(checkpoint, trust)
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(config, checkpoint, device)
+    if strict:
+        load_strictly(inferencer.model, state_dict_of(content))
+    return inferencer
+
+
+def check_readable(images: Iterable[str]) -> None:
+    """Decode every image, before hours of work on those before it.
+
+    Raises:
+        InputError: One cannot be decoded.
+    """
+    require_stack()
+    import cv2
+    import mmcv
+
+    for path in images:
+        try:
+            image = mmcv.imread(path)
+        except cv2.error:  # an empty file
+            image = None
+        if image is None:
+            raise InputError(
+                f'{path} cannot be read as an image; it may be empty, cut '
+                'short or of another format: take it out.'
+            )

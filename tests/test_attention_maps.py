@@ -1,0 +1,698 @@
+"""Attention maps: figures, heat maps, the page, and the tool as a whole."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_here
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from PIL import Image
+from torch import nn
+
+from mmdet_attn import GC, SE, Gate
+from mmdet_attn.analysis.attention_maps import attention_maps
+from mmdet_attn.analysis.gate_plots import (
+    curves,
+    plot_alphas,
+    plot_channels,
+)
+from mmdet_attn.analysis.gate_views import (
+    NO_GATE,
+    REGIONS,
+    GateView,
+    Look,
+    attention_of,
+    by_stage,
+    gate_views,
+    look_at,
+    stage_of,
+)
+from mmdet_attn.analysis.gates import Seen, record_gates, summarise
+from mmdet_attn.analysis.heat_maps import (
+    Geometry,
+    colour_range,
+    enlarge,
+    overlay,
+)
+from mmdet_attn.analysis.image_groups import (
+    curve_groups,
+    curves_sentence,
+    images_by_class,
+)
+from mmdet_attn.analysis.page import (
+    Content,
+    Picture,
+    Row,
+    Stage,
+    data_uri,
+    render_page,
+)
+from mmdet_attn.errors import InputError
+from mmdet_attn.inference import load_inferencer
+
+TOOL = 'tools/analysis_tools/visualize_attention.py'
+MAGENTA = (230, 20, 220)
+MEAN = (124, 116, 104)  # of the data preprocessor: features are zero there
+SHAPE = (60, 100)
+
+
+@MODELS.register_module()
+class Strength(Gate):
+    """A new module: how strong the features of each position are."""
+
+    _abbr_ = 'strength'
+
+    def gate(self, x):
+        return x.abs().mean(1, keepdim=True)
+
+
+def make_detector(folder, plugins):
+    """Config and random checkpoint of a very small Mask R-CNN."""
+    config = folder / 'detector.py'
+    backbone = dict(
+        type='mmdet_attn.AttentionResNet', depth=18, plugins=plugins
+    )
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/demo/mask_rcnn_r50_eca_shapes.py'\n"
+        f'model = dict(backbone=dict({backbone}), '
+        'neck=dict(in_channels=[16, 32, 64, 128]))\n'
+    )
+    cfg = Config.fromfile(config)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model | {'_scope_': 'mmdet'})
+    for name, parameter in model.named_parameters():
+        if name.endswith('.alpha'):
+            nn.init.constant_(parameter, -0.25)
+    meta = dict(dataset_meta=dict(classes=cfg.metainfo.classes))
+    checkpoint = folder / 'detector.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
+    return str(config), str(checkpoint)
+
+
+def plugin(kind, position='after_block', **options):
+    cfg = dict(type=kind, **options.pop('cfg', {}))
+    return dict(cfg=cfg, position=position, **options)
+
+
+def paint(file, shape=SHAPE, colour=MAGENTA, corner=None):
+    image = np.full((*shape, 3), colour, np.uint8)
+    if corner:
+        image[-16:, -16:] = corner
+    Image.fromarray(image).save(file)
+    return str(file)
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory):
+    """A detector with every kind of attention, and two images."""
+    folder = tmp_path_factory.mktemp('detector')
+    options = dict(blocks=(-1,), stages=(True, True, False, False))
+    files = make_detector(
+        folder,
+        [
+            plugin('mmdet_attn.CBAM', cfg=dict(identity_init=True), **options),
+            plugin('mmdet_attn.SCSE', **options),
+            plugin('mmdet_attn.GC', stages=(False, False, True, True)),
+        ],
+    )
+    images = folder / 'images'
+    images.mkdir()
+    paint(images / 'a<b>.png')
+    paint(images / 'tall.jpg', (90, 70))
+    return *files, images
+
+
+def seen(channels=None, plane=None, size=(4, 4), batch=1):
+    values = channels if channels is not None else plane
+    values = np.zeros(1) if values is None else np.asarray(values)
+    return Seen(
+        None if channels is None else np.asarray(channels),
+        None if plane is None else np.asarray(plane),
+        (len(values), 1, 1),
+        size,
+        float(values.min()),
+        float(values.mean()),
+        float(values.max()),
+        batch,
+    )
+
+
+def view(name, weights=((0.0, 1.0),), alpha=None, kind='SE'):
+    return GateView(name, kind, alpha, 4, [seen(row) for row in weights])
+
+
+# --- geometry -------------------------------------------------------------
+
+
+def test_geometry_of_pipelines():
+    """keep_ratio; one that pads itself; one that leaves nothing behind."""
+    meta = dict(ori_shape=(60, 100), img_shape=(115, 192))
+    meta |= dict(scale_factor=(1.92, 1.917), batch_input_shape=(128, 192))
+    plain = Geometry((60, 100), (115, 192), (128, 192))
+    assert Geometry.of(meta) == plain
+    padded = meta | dict(img_shape=(192, 192), batch_input_shape=(192, 192))
+    assert Geometry.of(padded) == plain._replace(padded=(192, 192))
+    bare = dict(ori_shape=(60, 100, 3), img_shape=(60, 100, 3))
+    assert Geometry.of(bare) == Geometry(*[(60, 100)] * 3)
+
+
+def test_corner_stays_in_its_corner():
+    """The last cells before the padding, in an image twice the size."""
+    geometry = Geometry((120, 200), (60, 100), (64, 128))
+    plane = np.zeros((16, 32))
+    plane[12:15, 22:25] = 1
+    plane[15:] = plane[:, 25:] = -5  # padding: must show nowhere
+    values = enlarge(plane, geometry)
+    assert values.shape == (120, 200)
+    assert values[-16:, -16:].min() > 0.9
+    assert values.min() == 0
+    rest = values.copy()
+    rest[-30:, -30:] = 0
+    assert rest.max() == 0
+    drawn = overlay(
+        np.full((120, 200, 3), 255, np.uint8), np.clip(values, 0, 1)
+    )
+    red, blue = drawn[-10, -10].astype(int), drawn[10, 10].astype(int)
+    assert red[0] > 150 > 50 > red[2]
+    assert blue[2] > 150 > 80 > blue[0]
+
+
+def test_a_cell_partly_of_padding():
+    """57 rows in cells of 4: the last cell is cut, not squeezed."""
+    geometry = Geometry((57, 100), (57, 100), (64, 128))
+    plane = np.repeat(np.arange(16.0)[:, None], 32, 1)
+    values = enlarge(plane, geometry)
+    centres = (np.arange(57) + 0.5) / 4 - 0.5
+    np.testing.assert_allclose(values[:, 50], centres.clip(0), atol=1e-5)
+
+
+def test_corner_through_the_detector(tmp_path):
+    """Resize, padding and strides of a real pipeline, and a new module."""
+    config, checkpoint = make_detector(
+        tmp_path, [plugin('Strength', 'after_conv1', blocks=(0,))]
+    )
+    path = paint(tmp_path / 'corner.png', colour=MEAN, corner=(255, 255, 255))
+    inferencer = load_inferencer(config, checkpoint, 'cpu')
+    look, _ = look_at(inferencer, path)
+    assert look.geometry == Geometry((60, 100), (115, 192), (128, 192))
+    views, without = gate_views(inferencer.model, [look])
+    assert without == {}
+    assert [(v.name, v.stride) for v in views[:2]] == [
+        ('backbone.layer1.0.strength', 4),
+        ('backbone.layer2.0.strength', 8),
+    ]
+    values = enlarge(views[0].seen[0].plane, look.geometry)
+    assert values.shape == SHAPE
+    rows, columns = np.nonzero(values > 0.5 * values.max())
+    assert rows.min() >= 60 - 16 - 6
+    assert columns.min() >= 100 - 16 - 6
+    assert values[-16:, -16:].mean() > 0.3 * values.max()
+    assert values[:30].max() < 0.05 * values.max()
+    assert values[:, :60].max() < 0.05 * values.max()
+
+
+def test_a_flat_map_has_one_colour():
+    """Rounding errors are not stretched over all colours."""
+    values = np.full((4, 4), 0.5, np.float32)
+    values[0, 0] += 1e-6
+    assert colour_range(values) == pytest.approx((0.4995, 0.5005), abs=1e-5)
+    drawn = overlay(np.zeros((4, 4, 3), np.uint8), values)
+    assert np.ptp(drawn.reshape(-1, 3).astype(int), axis=0).max() <= 2
+    assert colour_range(np.array([0.2, 0.7])) == (0.2, 0.7)
+
+
+def test_the_image_shows_through():
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0] = 255
+    drawn = overlay(image, np.ones((2, 2))).astype(int)
+    assert (drawn[0] > 2 * drawn[1]).all()
+
+
+# --- figures --------------------------------------------------------------
+
+
+def test_curves_against_numpy():
+    weights = np.random.default_rng(0).random((5, 7))
+    data = curves(weights, [[0, 3], [4]])
+    np.testing.assert_allclose(data.mean, sum(weights) / 5)
+    variance = sum((row - data.mean) ** 2 for row in weights) / 5
+    np.testing.assert_allclose(data.spread, variance**0.5)
+    np.testing.assert_allclose(data.groups[0], (weights[0] + weights[3]) / 2)
+    np.testing.assert_array_equal(data.groups[1], weights[4])
+    assert curves(weights, []).groups.shape == (0, 7)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """What is saved, for a look at its axes."""
+    kept, save = [], Figure.savefig
+
+    def keep(figure, *args, **kwargs):
+        kept.append(figure)
+        return save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, 'savefig', keep)
+    return kept
+
+
+def test_channel_figure(figures, tmp_path):
+    weights = np.random.default_rng(0).random((3, 6))
+    views = [view(f'backbone.layer1.{i}.se', weights + i) for i in range(3)]
+    groups = {'cat (2)': [0, 2], 'dog (1)': [1]}
+    file = plot_channels(views, groups, 'title', tmp_path / 'a.png')
+    assert min(Image.open(file).size) > 400
+    axes = figures[0].axes
+    assert len(axes) == 3
+    for index, plot in enumerate(axes):
+        lines = {line.get_label(): line.get_ydata() for line in plot.lines}
+        assert list(lines) == ['mean over 3 images', 'cat (2)', 'dog (1)']
+        mean, cat, dog = lines.values()
+        np.testing.assert_allclose(mean, weights.mean(0) + index)
+        np.testing.assert_allclose(cat, weights[[0, 2]].mean(0) + index)
+        np.testing.assert_allclose(dog, weights[1] + index)
+        (band,) = plot.collections
+        edges = band.get_paths()[0].vertices
+        assert edges[:, 1].max() == pytest.approx(
+            (weights.mean(0) + weights.std(0)).max() + index
+        )
+        assert plot.get_title(loc='left') == f'layer1.{index}.se'
+        assert plot.get_xlabel() == 'channel index'
+        assert plot.get_ylabel() == 'weight g'
+    (legend,) = figures[0].legends
+    assert len(legend.texts) == 4
+
+
+def test_channel_figure_of_one_image(figures, tmp_path):
+    """No spread; and equal weights are a line, not noise."""
+    flat = np.full((1, 8), 0.5) + np.eye(1, 8) * 1e-7
+    plot_channels([view('se', flat)], {'x.png': [0]}, 't', tmp_path / 'a.png')
+    (axes,) = figures[0].axes
+    assert not axes.collections
+    assert [line.get_label() for line in axes.lines] == ['x.png']
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(0.02, abs=1e-4)
+    assert low < 0.5 < high
+
+
+def test_alpha_figure(figures, tmp_path):
+    views = [
+        view('backbone.layer1.0.se', alpha=0.1),
+        view('backbone.layer1.1.se', alpha=0.2),
+        view('backbone.layer1.1.x', alpha=None),
+        view('backbone.layer2.0.eca', alpha=-0.3, kind='ECA'),
+    ]
+    plot_alphas(views, tmp_path / 'alpha.png')
+    (axes,) = figures[0].axes
+    points = {
+        line.get_label(): line.get_xydata().tolist()
+        for line in axes.lines
+        if line.get_marker() == 'o'
+    }
+    assert points == {'SE': [[0, 0.1], [1, 0.2]], 'ECA': [[2, -0.3]]}
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == ['layer1', 'layer2']
+    assert axes.get_ylabel() == 'alpha'
+    assert plot_alphas(views[2:3], tmp_path / 'none.png') is None
+    assert not (tmp_path / 'none.png').exists()
+
+
+# --- views ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('name', 'stage'),
+    [
+        ('backbone.layer3.11.cbam.channel', 'backbone.layer3'),
+        ('backbone.stage4.1.blocks.0.se', 'backbone.stage4'),
+        ('neck.1.levels.0', 'neck'),
+        ('eca', 'eca'),
+    ],
+)
+def test_stages(name, stage):
+    assert stage_of(name) == stage
+
+
+def test_order_and_what_has_no_map():
+    network = nn.ModuleDict(
+        {
+            'roi_head': nn.ModuleDict({'se': SE(8), 'gc': GC(8)}),
+            'backbone': nn.ModuleDict({'gc': GC(8), 'one': SE(8)}),
+            'neck': nn.ModuleDict({'se': SE(8), 'rois': SE(8)}),
+        }
+    ).eval()
+    looks = []
+    for _ in range(2):
+        with record_gates(network, summarise) as found, torch.no_grad():
+            for name, batch, size in (
+                ('neck.se', 1, 8),
+                ('neck.se', 1, 4),
+                ('backbone.gc', 1, 8),
+                ('backbone.one', 1, 8),
+                ('neck.rois', 5, 7),
+                ('roi_head.se', 1, 7),
+            ):
+                x = torch.randn(batch, 8, size, size)
+                network.get_submodule(name)(x)
+        looks.append(Look('x.png', Geometry(*[(32, 32)] * 3), found))
+    views, without = gate_views(network, looks)
+    assert [(v.name, v.stride) for v in views] == [
+        ('neck.se-run1', 4),
+        ('neck.se-run2', 8),
+        ('backbone.one', 4),
+    ]
+    assert without == {
+        'neck.rois': REGIONS,
+        'roi_head.se': REGIONS,
+        'roi_head.gc': REGIONS,
+        'backbone.gc': NO_GATE,
+    }
+    assert {k: len(v) for k, v in by_stage(views).items()} == {
+        'neck': 2,
+        'backbone': 1,
+    }
+    assert views[2].weights.shape == (2, 8)
+
+
+def test_no_attention_is_refused():
+    with pytest.raises(InputError, match='Conv2d has no attention to look at'):
+        attention_of(nn.Conv2d(1, 1, 1))
+
+
+# --- groups ---------------------------------------------------------------
+
+
+def coco(file, names=('a.png', 'b.png', 'c.png'), objects=((1, 7), (2, 7))):
+    content = dict(
+        images=[dict(id=i, file_name=n) for i, n in enumerate(names, 1)],
+        categories=[dict(id=3, name='dog'), dict(id=7, name='eel')],
+        annotations=[dict(image_id=i, category_id=c) for i, c in objects],
+    )
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_images_by_class(tmp_path):
+    objects = [(1, 3), (1, 7), (1, 7), (3, 7)]
+    file = coco(tmp_path / 'a.json', ('val/a.png', 'b.png', 'c.png'), objects)
+    found = images_by_class(file, ['x/c.png', 'y/a.png', 'b.png'])
+    assert list(found.items()) == [('eel', [0, 1]), ('dog', [1])]
+    assert curve_groups(['a', 'b', 'c'], found) == {
+        'eel (2 images)': [0, 1],
+        'dog (1 image)': [1],
+    }
+
+
+def test_bad_annotations(tmp_path):
+    file = coco(tmp_path / 'a.json', ('a.png', 'x/b.png', 'y/b.png'))
+    for images, expected in (
+        (['z.png', 'a.png'], r'does not list 1 of the images, z\.png first'),
+        (['b.png'], r'lists b\.png in several folders'),
+    ):
+        with pytest.raises(InputError, match=expected):
+            images_by_class(file, images)
+    with pytest.raises(InputError, match='no object in these images'):
+        images_by_class(coco(tmp_path / 'b.json', objects=()), ['a.png'])
+    for text in ('{', '[]', '{"images": 3}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match='is not a COCO detection file'):
+            images_by_class(file, ['a.png'])
+    with pytest.raises(InputError, match='FileNotFoundError'):
+        images_by_class(tmp_path / 'none.json', ['a.png'])
+
+
+def test_curves_are_few():
+    images = [f'{i}.png' for i in range(9)]
+    assert curve_groups(images, None) == {}
+    assert len(curve_groups(images[:8], None)) == 8
+    assert 'for each image' in curves_sentence(images[:8], None)
+    assert 'mean and spread' in curves_sentence(images, None)
+    many = {f'class {i}': [i] for i in range(9)}
+    assert len(curve_groups(images, many)) == 8
+    assert 'the 8 most frequent' in curves_sentence(images, many)
+
+
+# --- page -----------------------------------------------------------------
+
+
+def embedded(page):
+    """Every image of a page, decoded; all must be in the page itself."""
+    sources = re.findall(r'<img\b[^>]*?\bsrc="([^"]*)"', page, re.DOTALL)
+    assert len(sources) == page.count('<img')
+    images = []
+    for source in sources:
+        kind, data = re.fullmatch(
+            r'data:image/(png|jpeg);base64,(.+)', source
+        ).groups()
+        image = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert image.format == kind.upper()
+        images.append(np.asarray(image.convert('RGB')))
+    return images
+
+
+def check_self_contained(page):
+    text = re.sub(r'base64,[^"]+', '', page)
+    assert 'http' not in text
+    for word in ('<script', '<link', '<iframe', '@import', 'url('):
+        assert word not in text
+
+
+def test_page_escapes_names():
+    name = '<x>&.png'
+    picture = Picture(data_uri(np.zeros((2, 2, 3), np.uint8)), name, name)
+    stage = Stage(name, name, [(name,) * 10], picture, [Row(name, [picture])])
+    facts, without = [(name, name)], [(name, name)]
+    page = render_page(
+        Content(facts, [picture], 0.3, picture, [stage], without, name)
+    )
+    assert '<x>' not in page
+    assert page.count('&lt;x&gt;&amp;.png') > 20
+    assert len(embedded(page)) == 4
+    check_self_contained(page)
+
+
+def test_empty_columns_are_left_out():
+    line = ('se', 'SE', '8 x 1 x 1', '4', '', '0.1', '0.2', '0.3', '', '')
+    stage = Stage('s', 'x', [line], None, [])
+    content = Content([('config', 'x')], [], 0.3, None, [stage], [], '')
+    page = render_page(content)
+    assert '>mean</th>' in page
+    for absent in ('alpha', 'factor', 'std over images', 'Heat maps'):
+        assert absent not in page
+    assert 'Alpha by depth' not in page
+
+
+def test_pictures_are_shrunk():
+    uri = data_uri(np.zeros((300, 600, 3), np.uint8), 150)
+    data = base64.b64decode(uri.partition(',')[2])
+    assert Image.open(io.BytesIO(data)).size == (150, 75)
+
+
+# --- all of it ------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def report(detector, tmp_path_factory):
+    """The tool's folder and output, for two images by class."""
+    config, checkpoint, images = detector
+    folder = tmp_path_factory.mktemp('report')
+    ann = coco(folder / 'ann.json', ('a<b>.png', 'tall.jpg'), [(1, 3), (2, 3)])
+    code, output = run_here(
+        *[TOOL, config, checkpoint, images, '--out', folder / 'out'],
+        *['--ann', ann],
+    )
+    assert code == 0, output
+    return folder / 'out', output
+
+
+def test_report_has_every_png(report):
+    out, output = report
+    assert '2 images: open' in output
+    assert 'looking at images' in output
+    files = {str(file.relative_to(out)) for file in out.rglob('*.png')}
+    gates = [
+        f'backbone.layer{stage}.1.{gate}'
+        for stage in (1, 2)
+        for gate in ('cbam.spatial', 'scse')
+    ]
+    assert files == {
+        'alpha.png',
+        'channel_weights/backbone.layer1.png',
+        'channel_weights/backbone.layer2.png',
+        *(f'detections/{name}.png' for name in ('a<b>', 'tall')),
+        *(
+            f'heat_maps/{name}/{gate}.png'
+            for name in ('a<b>', 'tall')
+            for gate in gates
+        ),
+    }
+    for file in files:
+        size = Image.open(out / file).size
+        if 'a<b>' in file:
+            assert size == (100, 60)
+        if 'tall' in file:
+            assert size == (70, 90)
+
+
+def test_report_says_everything(report):
+    out, _ = report
+    page = (out / 'index.html').read_text()
+    check_self_contained(page)
+    assert len(embedded(page)) == 2 + 1 + 2 + 2 * 4
+    for text in (
+        '<dd>MaskRCNN</dd>',
+        '<dd>2 x CBAM, 2 x SCSE, 4 x GC</dd>',
+        '<td>backbone.layer1.1.cbam.channel</td><td>ChannelGate</td>'
+        '<td>16 x 1 x 1</td><td>4</td><td>-0.250</td>',
+        '<td>backbone.layer2.1.scse</td><td>SCSE</td>',
+        'GC backbone.layer3.*.gc (2)',
+        NO_GATE,
+        'one coloured curve for each class',
+        'a&lt;b&gt;.png',
+        # A fresh CBAM: 0.5 everywhere, switched on to -0.25.
+        '<td>0.500</td><td>0.500</td><td>0.500</td><td>1.125 to 1.125</td>',
+    ):
+        assert text in page, text
+
+
+def colours_of(image):
+    """How many pixels have each colour, in steps of 32."""
+    parts = image.reshape(-1, 3) // 32
+    codes = parts @ np.array([64, 8, 1])
+    return Counter(
+        dict(zip(*np.unique(codes, return_counts=True), strict=True))
+    )
+
+
+def dominant(image):
+    """The most frequent of its colours."""
+    counts = colours_of(image)
+    return max(counts, key=counts.get)
+
+
+def test_report_in_a_browser(report, tmp_path):
+    """It is not blank, and every picture is there to be seen."""
+    names = ('chromium', 'chromium-browser', 'google-chrome')
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f'needs one of {", ".join(names)}')
+    page = report[0] / 'index.html'
+    screen = tmp_path / 'screen.png'
+    subprocess.run(
+        [
+            *[browser, '--headless', '--no-sandbox', '--disable-gpu'],
+            *['--no-first-run', '--disable-background-networking'],
+            *['--disable-component-update', '--disable-sync'],
+            *['--disable-quic', '--hide-scrollbars'],
+            f'--user-data-dir={tmp_path / "profile"}',
+            '--window-size=1200,6000',
+            f'--screenshot={screen}',
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    shot = np.asarray(Image.open(screen).convert('RGB'))
+    assert shot.shape[:2] == (6000, 1200)
+    found = colours_of(shot)
+    colours = {dominant(image) for image in embedded(page.read_text())}
+    white, magenta = np.array([[255, 255, 255]]), np.array([MAGENTA])
+    assert dominant(magenta) in colours
+    # The heat maps have others.
+    assert len(colours - {dominant(white), dominant(magenta)}) >= 1
+    for colour in colours:
+        assert found[colour] > 5000, colour
+    dark = (shot.mean(2) < 100).mean(1)
+    assert (dark > 0).mean() > 0.1  # text and plots on many lines
+
+
+def test_recording_changes_no_detection(detector):
+    config, checkpoint, images = detector
+    inferencer = load_inferencer(config, checkpoint, 'cpu')
+    path = str(images / 'tall.jpg')
+    _, plain = look_at(inferencer, path)
+    ((_, data),) = inferencer.preprocess([path])
+    (without,) = inferencer.forward(data)
+    for key in ('bboxes', 'scores', 'labels', 'masks'):
+        assert torch.equal(
+            plain.pred_instances[key], without.pred_instances[key]
+        )
+    assert len(plain.pred_instances) > 0
+
+
+def test_only_modules_that_add(tmp_path):
+    config, checkpoint = make_detector(
+        tmp_path, [plugin('mmdet_attn.GC', blocks=(0,))]
+    )
+    inferencer = load_inferencer(config, checkpoint, 'cpu')
+    image = paint(tmp_path / 'x.png')
+    file = attention_maps(inferencer, [image], tmp_path / 'out', shown=1)
+    page = file.read_text()
+    assert 'GC backbone.layer4.*.gc (1)' in page
+    assert 'Gates by stage' not in page
+    assert len(embedded(page)) == 1
+
+
+def test_more_images_than_are_shown(detector, tmp_path):
+    config, checkpoint, images = detector
+    paths = [
+        shutil.copy(images / 'tall.jpg', tmp_path / f'{i}.jpg')
+        for i in range(3)
+    ]
+    inferencer = load_inferencer(config, checkpoint, 'cpu')
+    file = attention_maps(
+        inferencer, paths, tmp_path / 'out', shown=1, score_thr=0.0
+    )
+    page = file.read_text()
+    _, sample = look_at(inferencer, str(paths[0]))
+    count = len(sample.pred_instances)
+    assert count > 1
+    assert f'0.jpg <span>{count} objects</span>' in page
+    drawn = np.asarray(Image.open(tmp_path / 'out/detections/0.png'))
+    plain = np.asarray(Image.open(paths[0]))
+    assert (np.abs(drawn.astype(int) - plain).max(2) > 60).mean() > 0.1
+    assert '3 in the channel weights; detections and heat maps of the' in page
+    assert len(embedded(page)) == 1 + 1 + 2 + 4
+    assert [p.name for p in (tmp_path / 'out/heat_maps').iterdir()] == ['0']
+
+
+def test_bad_input(detector, tmp_path):
+    config, checkpoint, images = detector
+    image = images / 'tall.jpg'
+    (tmp_path / 'empty.png').touch()
+    (tmp_path / 'text.png').write_text('no image')
+    (tmp_path / 'folder').mkdir()
+    plain = tmp_path / 'plain'
+    plain.mkdir()
+    plain_config, plain_checkpoint = make_detector(plain, None)
+    for arguments, expected in (
+        ((config, checkpoint, 'no.png'), 'no.png: no such image or folder'),
+        ((config, checkpoint, tmp_path / 'folder'), 'holds no images'),
+        ((config, checkpoint, image, image), 'another --out'),
+        ((config, checkpoint, image, '--out', image), 'is a file: give a f'),
+        ((config, checkpoint, image, '--shown', 0), '--shown must be 1 or'),
+        ((config, checkpoint, image, '--score-thr', 2), 'between 0 and 1'),
+        ((config, checkpoint, image, '--ann', 'no.json'), '--ann no.json is'),
+        ((config, checkpoint, image, '--device', 'tpu9'), '--device tpu9 ca'),
+        (('no.py', checkpoint, image), 'no.py: no such config'),
+        ((config, 'no.pth', image), 'no.pth: no such checkpoint'),
+        ((plain_config, plain_checkpoint, image), 'has no attention to look'),
+        ((config, plain_checkpoint, image), 'trained without the plugin cbam'),
+        ((config, checkpoint, tmp_path / 'empty.png'), 'empty.png cannot be'),
+        ((config, checkpoint, tmp_path / 'text.png'), 'text.png cannot be r'),
+    ):
+        out = [] if '--out' in arguments else ['--out', tmp_path / 'out']
+        code, output = run_here(TOOL, *arguments, *out)
+        assert code == 2, output
+        assert expected in output, output
+    assert not Path(tmp_path / 'out').exists()

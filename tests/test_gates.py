@@ -1,0 +1,204 @@
+"""The recorder of gates: true maps, and a network that does not notice."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from modules import build, every_gate, every_switched, randomise, takes_alpha
+from torch import nn
+
+from mmdet_attn import ECA, Gate, PSAConv2d
+from mmdet_attn.analysis.gates import record_gates, summarise
+from mmdet_attn.errors import InputError
+
+SHAPE = (2, 32, 9, 12)
+
+
+def ready(name, **kwargs):
+    return randomise(build(name, **kwargs)).eval()
+
+
+def run(module, x):
+    with torch.no_grad():
+        return module(x)
+
+
+@every_gate
+def test_recorded_map_is_the_one_that_multiplies(name):
+    extra = {'identity_init': True} if takes_alpha(name) else {}
+    module, x = ready(name, **extra), torch.randn(SHAPE)
+    plain = run(module, x)
+    with record_gates(module) as found:
+        y = run(module, x)
+    assert torch.equal(y, plain)
+    ((key, (g,)),) = found.items()
+    assert key == ''
+    assert torch.equal(g, run(module.gate, x))
+    expected = x * (1 + module.alpha * (g - 1))
+    if name == 'GSoP-position':  # its own ReLU, switched on by alpha
+        expected = torch.lerp(x, (x * g).relu(), module.alpha)
+    torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize('name', ['CBAM', 'GAM'])
+def test_two_gates_in_order(name):
+    module, x = ready(name), torch.randn(SHAPE)
+    with record_gates(module) as found:
+        y = run(module, x)
+    assert list(found) == ['channel', 'spatial']
+    (channel,), (spatial,) = found.values()
+    torch.testing.assert_close(y, x * channel * spatial)
+
+
+@pytest.mark.parametrize('name', ['GC', 'NonLocal', 'A2', 'PAM', 'CAM'])
+def test_modules_that_add_have_no_map(name):
+    module, x = ready(name), torch.randn(SHAPE)
+    with record_gates(module) as found:
+        assert torch.equal(run(module, x), run(module, x))
+    assert found == {}
+
+
+def test_gate_that_is_only_asked_is_not_recorded():
+    """PSA's inner SE sees its branches as a batch, then comes a softmax."""
+    module = PSAConv2d(32, 64).eval()
+    x = torch.randn(SHAPE)
+    plain = run(module, x)
+    with record_gates(module) as found:
+        assert torch.equal(run(module, x), plain)
+    assert found == {}
+
+
+class Vignette(Gate):
+    """A new module: nothing but a subclass."""
+
+    calls = 0
+
+    def gate(self, x):
+        type(self).calls += 1
+        return torch.linspace(0, 1, x.shape[3]).expand(1, 1, 1, -1)
+
+
+def test_new_module_is_found_and_computed_once():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), Vignette(4)).eval()
+    Vignette.calls = 0
+    with record_gates(network) as found:
+        run(network, torch.randn(1, 3, 5, 6))
+    assert list(found) == ['1']
+    assert Vignette.calls == 1
+    assert found['1'][0].shape == (1, 1, 1, 6)
+
+
+def test_shared_gate_has_each_run():
+    module = ready('SE')
+    maps = [torch.randn(1, 32, size, size) for size in (8, 4)]
+    with record_gates(nn.ModuleList([module]).eval()) as found:
+        for x in maps:
+            run(module, x)
+    expected = [run(module.gate, x) for x in maps]
+    assert len(found['0']) == 2
+    assert torch.equal(found['0'][0], expected[0])
+    assert torch.equal(found['0'][1], expected[1])
+
+
+def test_kept_maps_are_copies():
+    module, x = ready('ECA'), torch.randn(SHAPE)
+    with record_gates(module) as found:
+        run(module, x)
+        again = found[''][0].clone()
+        module.conv.weight.data.zero_()
+        run(module, x)
+    assert torch.equal(found[''][0], again)
+    assert found[''][1].unique().tolist() == [0.5]
+
+
+@every_switched
+def test_everything_is_as_before(name):
+    """Also after an error, and within another recording."""
+    module, x = ready(name, identity_init=True), torch.randn(SHAPE)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    plain = run(module, x)
+    with suppress(RuntimeError), record_gates(module) as outer:
+        with record_gates(module) as inner:
+            run(module, x)
+        run(module, x)
+        raise RuntimeError
+    assert outer.keys() == inner.keys()
+    assert [len(runs) for runs in outer.values()] == [2] * len(outer)
+    assert [len(runs) for runs in inner.values()] == [1] * len(inner)
+    for part in module.modules():
+        assert 'gate' not in vars(part)
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+    assert torch.equal(run(module, x), plain)
+    after = module.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_map_asked_for_by_hand_is_not_taken_for_a_run():
+    """BAM's forward does not call gate, so its map is computed for it."""
+    module = ready('BAM')
+    other, x = torch.randn(SHAPE), torch.randn(SHAPE)
+    with record_gates(module) as found:
+        run(module.gate, other)
+        run(module, x)
+    (g,) = found['']
+    assert torch.equal(g, run(module.gate, x))
+
+
+def test_train_mode_is_refused():
+    network = nn.Sequential(nn.Conv2d(8, 8, 1), ECA(8))
+    with (
+        pytest.raises(InputError, match=r'^1 is in train mode: call eval'),
+        record_gates(network),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match=r'^ECA is in train mode'),
+        record_gates(ECA(8)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ('shape', 'channels', 'plane'),
+    [
+        ((1, 8, 1, 1), (8,), None),
+        ((1, 1, 5, 6), None, (5, 6)),
+        ((1, 8, 5, 6), (8,), (5, 6)),
+        ((1, 8, 5, 1), (8,), (5, 1)),
+        ((1, 1, 1, 1), (1,), None),
+        ((8, 1, 1), (8,), None),
+        ((5, 6), None, (5, 6)),
+        ((3, 8, 5, 6), (8,), (5, 6)),
+    ],
+)
+def test_summary_goes_by_shape(shape, channels, plane):
+    g = torch.randn(shape)
+    x = torch.randn(shape[0] if len(shape) == 4 else 1, 8, 5, 6)
+    seen = summarise(x, g)
+    first = g.numpy() if len(shape) < 4 else g[0].numpy()
+    first = first.reshape((1,) * (3 - first.ndim) + first.shape)
+    assert seen.shape == first.shape
+    assert seen.size == (5, 6)
+    assert seen.batch == len(x)
+    assert (seen.low, seen.high) == (first.min(), first.max())
+    assert seen.mean == pytest.approx(first.mean(), abs=1e-6)
+    if channels is None:
+        assert seen.channels is None
+    else:
+        assert seen.channels.shape == channels
+        np.testing.assert_allclose(
+            seen.channels, first.mean((1, 2)), atol=1e-6
+        )
+    if plane is None:
+        assert seen.plane is None
+    else:
+        assert seen.plane.shape == plane
+        np.testing.assert_allclose(seen.plane, first.mean(0), atol=1e-6)
+
+
+def test_summary_without_regions():
+    seen = summarise(torch.zeros(0, 8, 7, 7), torch.zeros(0, 8, 1, 1))
+    assert seen.batch == 0
+    assert seen.channels is seen.plane is None
