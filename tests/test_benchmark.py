@@ -1,0 +1,198 @@
+"""The benchmark: what it compares is equal, and its figures are figures."""
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT, run_here
+from modules import randomise
+from torch import nn
+
+from mmdet_attn import __all__ as names
+from mmdet_attn.analysis.formulas import FORMULAS
+from mmdet_attn.analysis.network_speed import network_cases
+from mmdet_attn.analysis.speed import STAGES, Setup, build_module, module_cases
+from mmdet_attn.analysis.timing import compare, keep_memory, peak_mib
+
+TOOL = 'tools/analysis_tools/benchmark.py'
+NOT_MODULES = {'Attention', 'AttentionNeck', 'Gate', 'SimAMConv2d'}
+
+
+def test_every_module_has_a_formula():
+    assert set(names) - NOT_MODULES == set(FORMULAS)
+
+
+@pytest.mark.parametrize('name', FORMULAS)
+def test_formula_equals_module(name):
+    """Values and all gradients, with the module's own weights."""
+    torch.manual_seed(0)
+    module = randomise(build_module(name, 64)).double()
+    grads = []
+    for function in (module, lambda x: FORMULAS[name](module, x)):
+        torch.manual_seed(1)
+        x = torch.randn(3, 64, 14, 10, dtype=torch.double).requires_grad_()
+        y = function(x)
+        leaves = [x, *module.parameters()]
+        grads.append((y, *torch.autograd.grad(y, leaves, y.cos())))
+    assert grads[0][0].std() > 1e-3
+    for ours, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-8)
+
+
+def test_compare_tells_slow_from_fast():
+    calls = []
+
+    def work(name, count):
+        calls.append(name)
+        x = torch.ones(300, 300)
+        for _ in range(count):
+            x = x @ x * 1e-3
+
+    found = compare(lambda: work('a', 60), lambda: work('b', 6), rounds=5)
+    assert 3 < found.ratio < 30
+    assert found.low <= found.ratio <= found.high
+    assert found.rounds == 5
+    assert found.ms > found.other_ms > 0
+    turns = [c for i, c in enumerate(calls) if not i or calls[i - 1] != c]
+    assert turns == ['a', 'b'] * (len(turns) // 2)
+    assert len(turns) >= 12
+
+
+def test_peak_memory():
+    """Two maps of 1 MiB at a time, three where both results are kept."""
+    x = torch.ones(2**18)
+    assert 2 <= peak_mib(lambda: (x + 1) + 1, 'cpu') < 2.01
+    assert 3 <= peak_mib(lambda: (x + 1) + (x + 2), 'cpu') < 3.01
+
+
+def test_keep_memory_can_be_called_again():
+    keep_memory()
+    keep_memory()
+    assert torch.ones(2**22).sum() == 2**22
+
+
+def test_cases_are_pairs_that_agree():
+    setup = Setup(backward=True, channels_last=True)
+    cases = list(module_cases(['CBAM'], (64, 96), 1, setup))
+    assert [case.size for case in cases] == [
+        f'{i}: 1 x {c} x {64 // s} x {96 // s}'
+        for i, (c, s) in enumerate(STAGES, 1)
+    ]
+    ours, other = cases[0].run(), cases[0].other()
+    # x and 7 parameters: two linear layers, a convolution and a norm.
+    assert len(ours) == len(other) == 1 + 4 + 1 + 2
+    for a, b in zip(ours, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_whole_matrix_that_does_not_fit_is_left_out():
+    cases = module_cases(['PAM'], (4000, 4000), 2, Setup(backward=True))
+    assert next(cases) == 'PAM, stage 1: the whole matrix does not fit.'
+
+
+def test_disagreement_is_refused(monkeypatch):
+    monkeypatch.setitem(FORMULAS, 'SE', lambda module, x: x)
+    with pytest.raises(ValueError, match=r'SE at .*disagrees'):
+        next(iter(module_cases(['SE'], (64, 64), 1, Setup())))
+
+
+@pytest.mark.parametrize('name', ['GC', 'NonLocal'])
+def test_against_mmcv(name):
+    cases = module_cases([name], (64, 64), 1, Setup(), 'mmcv')
+    assert isinstance(next(cases).other(), torch.Tensor)
+
+
+def test_table_json_and_picture(tmp_path):
+    files = tmp_path / 'speed.json', tmp_path / 'speed.png'
+    code, output = run_here(
+        *(TOOL, '--modules', 'SE', 'SEVar1', '--sizes', '32x32', '--rounds'),
+        *('3', '--backward', '--json', files[0], '--plot', files[1]),
+    )
+    assert code == 0, output
+    assert 'SEVar1' in output
+    assert 'geometric mean' in output
+    content = json.loads(files[0].read_text())
+    assert content['torch'] == torch.__version__
+    assert content['arguments']['modules'] == ['SE', 'SEVar1']
+    rows = content['rows']
+    assert len(rows) == 2 * len(STAGES) * 2
+    assert {row['mode'] for row in rows} == {'forward', 'forward+backward'}
+    for row in rows:
+        assert 0 < row['low'] <= row['ratio'] <= row['high'] < 100
+        assert row['params'] == (row['name'] == 'SE') * row['params']
+    assert files[1].read_bytes().startswith(b'\x89PNG')
+
+
+def test_backbones(tmp_path):
+    file = tmp_path / 'speed.json'
+    code, output = run_here(
+        *(TOOL, '--what', 'backbones', '--modules', 'ECA', '--sizes'),
+        *('32x64', '--rounds', '3', '--backward', '--json', file),
+    )
+    assert code == 0, output
+    forward, training = json.loads(file.read_text())['rows']
+    # 80 weights of the paper and an alpha in each of 16 blocks.
+    assert forward['params'] == training['params'] == 80 + 16
+    assert training['ms'] > forward['ms']
+
+
+@pytest.mark.parametrize('backward', [False, True])
+def test_detectors(backward):
+    setup = Setup(backward=backward)
+    (case,) = network_cases(
+        ['SE'], ROOT / 'configs', 'detectors', (32, 64), 1, setup
+    )
+    found = case.run()
+    if backward:
+        assert sum(g is not None for g in found) > 100
+    else:
+        assert found[0].pred_instances.bboxes.shape[1] == 4
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--modules', 'EAC'], 'there is no EAC; there are A2, BAM'),
+        (['--against', 'mmcv', '--modules', 'SE'], 'there are GC, NonLocal'),
+        (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
+        (['--rounds', '2'], '--rounds must be at least 3, got 2'),
+        (['--batch', '0'], '--batch must be at least 1, got 0'),
+        (['--device', 'tpu'], '--device tpu: '),
+        (['--json', 'no/such/a.json'], 'no/such/a.json: there is no such'),
+        (['--plot', 'a.pdf'], '--plot must end in .png, got a.pdf'),
+        (['--what', 'evaluation'], 'needs --pair GT.json DT.json'),
+        (
+            ['--what', 'evaluation', '--pair', 'a.json', 'b.json'],
+            'a.json: no such file',
+        ),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    code, output = run_here(TOOL, *arguments)
+    assert code == 2
+    assert message in output
+
+
+def test_other_package_missing(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'timm.layers', None)
+    code, output = run_here(TOOL, '--against', 'timm')
+    assert code == 2
+    assert '--against timm: ' in output
+    assert '--against formula needs nothing' in output
+
+
+def test_timm_is_built_by_name(monkeypatch):
+    """timm itself needs torchvision, which not every environment has."""
+    sys = __import__('sys')
+    built = []
+
+    def create_attn(kind, channels):
+        built.append((kind, channels))
+        return nn.Identity()
+
+    fake = type(sys)('timm.layers')
+    fake.create_attn = create_attn
+    monkeypatch.setitem(sys.modules, 'timm.layers', fake)
+    list(module_cases(['ECA', 'GC'], (64, 64), 1, Setup(), 'timm'))
+    assert built[:2] == [('eca', 256), ('eca', 512)]
+    assert built[4] == ('gca', 256)
