@@ -25,14 +25,14 @@ class Gain:
     """A training against the baseline beside it.
 
     Attributes:
-        baseline: Its name.
+        baseline: What it is set against.
         differs: The settings in which they differ, attention apart.
         epoch: The last epoch of which both have AP; None without any.
         ap: The gain there, by ``'bbox'`` and ``'segm'``.
         paper: The paper's gain, where there is one.
     """
 
-    baseline: str
+    baseline: Training
     differs: list[Difference]
     epoch: int | None = None
     ap: dict[str, AP] = field(default_factory=dict)
@@ -137,15 +137,15 @@ def _gain(training: Training, others: list[Training]) -> Gain | None:
             one.facts['data set'],
         )
 
-    candidates = {
-        other.name: (other, _against(training, other))
+    candidates = [
+        (other, _against(training, other))
         for other in others
         if not other.identity.attention and key(other) == key(training)
-    }
+    ]
     if not candidates:
         return None
-    base, differs = min(candidates.values(), key=lambda pair: len(pair[1]))
-    gain = Gain(base.name, differs)
+    base, differs = min(candidates, key=lambda pair: len(pair[1]))
+    gain = Gain(base, differs)
     common = training.ap['bbox'].keys() & base.ap['bbox'].keys()
     gain.epoch = max(common, default=None)
     for kind in KINDS:
@@ -166,12 +166,11 @@ def _against(training: Training, base: Training) -> list[Difference]:
 
 
 def _gain_notes(training: Training, gain: Gain) -> list[str]:
+    base = gain.baseline
     if gain.epoch is None:
-        return [f'no epoch has AP of both this and {gain.baseline}']
-    notes = []
-    if gain.epoch < training.max_epochs:
-        notes.append(
-            f'gain at epoch {gain.epoch}, the last that {gain.baseline} has, '
-            "too; the paper's is after 12"
-        )
-    return notes
+        return [f'no gain: {base.name} has no AP at the same epoch']
+    if gain.epoch == training.max_epochs == base.max_epochs:
+        return []
+    note = f'the gain over {base.name} is that at epoch {gain.epoch}, the '
+    note += 'last that both have'
+    return [note + ("; the paper's is after 12" if gain.paper else '')]

@@ -1,5 +1,6 @@
 """Loss, learning rate and AP over a training, drawn from mmengine's logs."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ COLOURS = (
     '#56B4E9',
     '#000000',
 )
+# What decides on the learning rate at an epoch.
+RATE = ('learning rate', 'schedule', 'warm-up')
 
 
 def plot_curves(work_dir: str | Path, file: str | Path) -> Path:
@@ -53,6 +56,7 @@ def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
     figure, axes = _canvas(rows, (2 + len(kinds)) // rows)
     loss, rate, *results = axes.flat
     drawn: set[str] = set()
+    dashes = _dashes(compared)
     for number, each in enumerate(compared):
         training, paper = each.training, each.paper
         colour = COLOURS[number % len(COLOURS)]
@@ -60,9 +64,8 @@ def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
         line = dict(color=colour, ls='-' if number < len(COLOURS) else '-.')
         at = [r['at'] for r in training.train]
         loss.plot(at, [r['loss'] for r in training.train], lw=1, **line)
-        # Equal schedules hide each other unless the lower line is wider.
-        width = 1.5 + 1.2 * min(6, len(compared) - number - 1)
-        rate.plot(at, [r['lr'] for r in training.train], lw=width, **line)
+        rates = [r.get('lr', math.nan) for r in training.train]
+        rate.plot(at, rates, lw=2, **(line | {'ls': dashes[number]}))
         label = training.name + ('' if at else ' (nothing logged yet)')
         loss.plot([], [], label=label, **line)
         for kind, panel in zip(kinds, results, strict=False):
@@ -83,6 +86,18 @@ def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
         loc='outside lower center', ncols=2, frameon=False, fontsize='small'
     )
     return _save(figure, file)
+
+
+def _dashes(compared: Sequence[Comparison]) -> list[tuple]:
+    """Line styles by which equal learning rates do not hide each other."""
+    keys = [
+        tuple(each.training.facts[fact] for fact in RATE) for each in compared
+    ]
+    styles: list[tuple] = []
+    for number, key in enumerate(keys):
+        others, before = keys.count(key) - 1, keys[:number].count(key)
+        styles.append((4 * before, (4, 4 * others) if others else ()))
+    return styles
 
 
 def _canvas(rows: int, columns: int) -> tuple[Any, Any]:

@@ -28,7 +28,7 @@ def as_json(compared: Sequence[Comparison]) -> list[dict[str, Any]]:
                 'paper': _plain(each.paper),
                 'gain': gain
                 and {
-                    'baseline': gain.baseline,
+                    'baseline': gain.baseline.name,
                     'epoch': gain.epoch,
                     'ap': _plain(gain.ap),
                     'paper': _plain(gain.paper),

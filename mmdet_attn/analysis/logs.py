@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
@@ -49,6 +50,7 @@ class Run:
     def config_file(self) -> Path:
         return self.folder / 'vis_data' / 'config.py'
 
+    @cached_property
     def config(self) -> Config:
         """The config as this run had it."""
         try:
@@ -64,9 +66,7 @@ class Run:
     @property
     def resumes(self) -> bool:
         """Whether it may carry on from an earlier run."""
-        return not self.config_file.exists() or bool(
-            self.config().get('resume')
-        )
+        return not self.config_file.exists() or bool(self.config.get('resume'))
 
     def read_text(self) -> None:
         """Add what only the text log has."""

@@ -49,7 +49,7 @@ def of_runs(chain: list[Run], logged: int) -> list[str]:
 
 
 def _setup(run: Run) -> tuple[dict[str, str], Config]:
-    cfg = run.config()
+    cfg = run.config
     return facts(cfg, run), cfg
 
 

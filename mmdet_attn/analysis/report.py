@@ -84,7 +84,7 @@ def _list(each: Comparison) -> list[str]:
     if each.on_coco:
         found += _differing(PAPER, each.differs)
     if gain is not None:
-        found += _differing(gain.baseline, gain.differs)
+        found += _differing(gain.baseline.name, gain.differs)
     return found
 
 

@@ -63,7 +63,7 @@ def _batch(cfg: Config, run: Run) -> str:
 
 def _optimisation(cfg: Config, run: Run) -> dict[str, str]:
     wrapper = cfg.optim_wrapper
-    optimizer = dict(wrapper.optimizer)
+    optimizer = {'type': 'unknown', **(wrapper.get('optimizer') or {})}
     clip = wrapper.get('clip_grad')
     mixed = short(wrapper.get('type', '')) == 'AmpOptimWrapper'
     name, lr = short(optimizer.pop('type')), optimizer.pop('lr', None)

@@ -81,10 +81,10 @@ def read_training(work_dir: str | Path) -> Training:
     if not chain:
         chain = [max(started, key=lambda run: run.folder.name)]
         chain[0].read_text()
-    cfg = chain[-1].config()
+    cfg = chain[-1].config
     _check(cfg, path)
     setup = facts(cfg, chain[-1])
-    first = facts(chain[0].config(), chain[0])
+    first = facts(chain[0].config, chain[0])
     # What a resumed run loads at its start, its checkpoint replaces.
     setup |= {key: first[key] for key in AT_START if key in first}
     training = Training(
