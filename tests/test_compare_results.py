@@ -1,21 +1,26 @@
 """Results of trainings beside the paper's, read from mmengine's logs."""
 
+import contextlib
+import copy
+import functools
 import json
 import math
 import re
+from unittest import mock
 
 import cv2
 import pytest
 from conftest import ROOT, run_here
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_attn.analysis.attention import kernel_sizes
 from mmdet_attn.analysis.compare import compare
-from mmdet_attn.analysis.data import as_json
+from mmdet_attn.analysis.curves import plot_comparison
 from mmdet_attn.analysis.logs import Run, read_runs
 from mmdet_attn.analysis.paper import (
     AP,
@@ -41,8 +46,13 @@ LOADED = """\
 """
 
 
-def load(name):
+@functools.cache
+def _load(name):
     return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+
+
+def load(name):
+    return copy.deepcopy(_load(name))
 
 
 def write_run(
@@ -80,8 +90,10 @@ def write_run(
     cfg.work_dir = str(work)
     vis = work / time / 'vis_data'
     vis.mkdir(parents=True)
-    cfg.dump(work / f'{config.split("/")[-1]}.py')
-    cfg.dump(vis / 'config.py')
+    # As Config.dump, without the time it takes to lay out the text.
+    settings = cfg.to_dict().items()
+    dumped = ''.join(f'{key} = {value!r}\n' for key, value in settings)
+    (vis / 'config.py').write_text(dumped)
     lines, text = [], [f'    GPU number: {processes}']
     if status:
         text.append(LOADED.format(status, status))
@@ -423,7 +435,6 @@ def test_nearest_baseline(pair, tmp_path):
         model__roi_head__bbox_head__loss_bbox__type='SmoothL1Loss',
         train_dataloader__num_workers=7,
     )
-    (_, eca) = (c for c in compare([tmp_path / 'c', *pair][:3]) if c.gain), 0
     compared = compare([tmp_path / 'c', *pair])
     eca = next(each for each in compared if each.gain)
     assert eca.gain.baseline.name == 'a'
@@ -529,7 +540,7 @@ def test_loss_is_no_number(tmp_path, value, word):
         'faster_rcnn_r50',
         {1: 0.1, 2: 0.2, 3: 0.0},
         end=4,
-        loss={s: value for s in range(step, 4 * LENGTH + 1)},
+        loss=dict.fromkeys(range(step, 4 * LENGTH + 1), value),
     )
     code, output = run_here(TOOL, tmp_path / 'a', '--plot', tmp_path / 'x.png')
     assert code == 0
@@ -539,7 +550,7 @@ def test_loss_is_no_number(tmp_path, value, word):
 def test_resumed(tmp_path):
     """Behind the checkpoint that it resumes from, the later run counts."""
     work = tmp_path / 'a'
-    first = {e: 0.1 for e in range(1, 8)}
+    first = dict.fromkeys(range(1, 8), 0.1)
     write_run(work, 'faster_rcnn_r50_eca', first, end=7, status='loaded')
     write_run(
         work,
@@ -646,17 +657,17 @@ def test_scaled_learning_rate(tmp_path):
 
 
 class Steady(BaseModel):
-    """A model that mmengine can train, and whose loss is known."""
+    """A model that mmengine can train, of a loss that is known."""
 
-    def __init__(self):
+    def __init__(self, loss):
         super().__init__()
-        self.weight = nn.Parameter(nn.init.ones_(nn.Parameter().data))
         self.layer = nn.Linear(1, 1)
+        self.loss = loss
 
     def forward(self, inputs, mode='tensor'):
         if mode == 'loss':
             zero = 0 * self.layer.weight.sum()
-            return {'loss_cls': zero + 2, 'loss_bbox': zero + 1}
+            return {'loss_cls': zero + self.loss, 'loss_bbox': zero + 1}
         return [inputs]
 
 
@@ -664,10 +675,7 @@ class Growing(BaseMetric):
     """AP that grows by 0.1 with every evaluation, under COCO's names."""
 
     default_prefix = 'coco'
-
-    def __init__(self):
-        super().__init__()
-        self.value = 0.0
+    value = 0.2
 
     def process(self, data_batch, data_samples):
         self.results.append(None)
@@ -677,15 +685,21 @@ class Growing(BaseMetric):
         return {f'bbox_{size}': round(self.value, 3) for size in SIZES}
 
 
-def train(work, epochs, resume=False):
-    """Three epochs of five iterations, by mmengine's own runner and hooks."""
-    cfg = load('faster_rcnn_r50_eca')
+def train(work, name, until, loss=2.0, **options):
+    """Epochs of five iterations, by mmengine's own runner, hooks and log.
+
+    The config is a detector's, only what it trains is not.
+    """
+    cfg = load(name)
+    for key in list(cfg):
+        # It takes mmengine a second to lay out the whole of a config.
+        if key.startswith('test_') or key.endswith('_pipeline'):
+            cfg.pop(key)
     cfg.merge_from_dict(
         {
             'work_dir': str(work),
-            'train_cfg.max_epochs': epochs,
             'default_hooks.logger.interval': 2,
-            'resume': resume,
+            **options,
         }
     )
     loader = dict(
@@ -694,27 +708,230 @@ def train(work, epochs, resume=False):
         batch_size=1,
         num_workers=0,
     )
-    hooks = {k: v for k, v in cfg.default_hooks.items() if k[:3] != 'vis'}
+
+    class Stop(Hook):
+        """As if the training had been killed."""
+
+        def before_train_epoch(self, runner):
+            if runner.epoch == until:
+                raise KeyboardInterrupt
+
+    hooks = dict(cfg.default_hooks)
+    del hooks['visualization']  # for images, of which there are none
     runner = Runner(
-        model=Steady(),
-        work_dir=cfg.work_dir,
+        model=Steady(loss),
         train_dataloader=loader,
         val_dataloader=loader,
-        train_cfg=cfg.train_cfg,
-        val_cfg=cfg.val_cfg,
-        optim_wrapper=cfg.optim_wrapper,
-        param_scheduler=cfg.param_scheduler,
-        val_evaluator=Growing(),
-        default_hooks=hooks,
-        default_scope='mmengine',
-        log_level='WARNING',
+        val_evaluator=Evaluator(Growing()),
+        custom_hooks=[Stop()],
         visualizer=dict(
-            type='Visualizer',
-            name=f'compare{epochs}{resume}{work.name}',
-            vis_backends=[dict(type='LocalVisBackend')],
+            type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
         ),
-        experiment_name=f'compare{epochs}{resume}{work.name}',
-        resume=resume,
         cfg=cfg,
+        **{
+            key: cfg.get(key)
+            for key in (
+                'work_dir',
+                'train_cfg',
+                'val_cfg',
+                'optim_wrapper',
+                'param_scheduler',
+                'default_scope',
+                'resume',
+                'load_from',
+            )
+        },
+        default_hooks=hooks,
     )
-    runner.train()
+    with contextlib.suppress(KeyboardInterrupt):
+        runner.train()
+
+
+def test_true_logs(tmp_path):
+    """Killed in epoch 3 of 4 and resumed, with NaN: all by mmengine."""
+    work = tmp_path / 'true'
+    short = {'train_cfg.max_epochs': 4}
+    train(work, 'retinanet_r50_eca', 2, **short)
+    (each,) = compare([work])
+    assert noted(each, 'unfinished, epoch 2 of 4; AP of epoch 2')
+    assert each.result('bbox') == AP(*(40.0,) * 6)
+    assert each.training.identity.row == 'retinanet_r50_eca'
+    assert told(each.differs).keys() == {
+        'batch',
+        'schedule',
+        'kernel sizes',
+        "attention's start",
+    }
+    assert each.training.facts['batch'] == '2 (1 x 2)'
+    places = [record['at'] for record in each.training.train]
+    assert places == [0.4, 0.8, 1.4, 1.8]
+    written = each.training.train[0].keys()
+
+    short['optim_wrapper.optimizer.lr'] = 0.005
+    train(work, 'retinanet_r50_eca', 4, math.nan, resume=True, **short)
+    (each,) = compare([work])
+    assert noted(each, 'finished, epoch 4 of 4')
+    assert noted(each, 'loss NaN at epoch 3 (iteration 12)')
+    assert noted(
+        each,
+        'resumed in epoch 3 with other settings: learning rate 0.005, before',
+    )
+    assert each.training.ap['bbox'].keys() == {1, 2, 3, 4}
+    assert each.training.train[-1]['at'] == 3.8
+
+    # The logs of the other tests are of the same form.
+    file = write_run(tmp_path / 'a', 'retinanet_r50_eca', {12: 0.4})
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines[0].keys() < written
+    evaluated = [line for line in lines if 'coco/bbox_mAP' in line]
+    true = sorted(work.glob('*/vis_data/scalars.json'))[1]
+    last = json.loads(true.read_text().splitlines()[-1])
+    assert evaluated[0].keys() <= last.keys()
+    for key in ('model', 'optim_wrapper', 'train_dataloader'):
+        config = compare([tmp_path / 'a'])[0].training.cfg
+        if key != 'optim_wrapper':
+            assert config[key] == each.training.cfg[key]
+
+
+# --- The tool
+
+
+def tool(*command):
+    return run_here(TOOL, *command)
+
+
+def test_tool(pair, tmp_path):
+    files = [tmp_path / name for name in ('x.md', 'x.json', 'x.png')]
+    flags = ['--markdown', files[0], '--json', files[1], '--plot', files[2]]
+    code, output = tool(*pair, *flags)
+    assert code == 0, output
+    for text in (
+        'Results beside the paper',
+        'Box AP, gain over the baseline beside it',
+        'b          12     +1.7  +2.6  +1.6  +1.9  +2.0     -',
+        'the paper  12     +1.6  +2.4  +1.7  +1.6  +2.1  +1.8',
+        'set up as the paper',
+        'differs from the paper in:',
+        'kernel sizes: 3, 5, 5, 7; the paper: 5, 5, 5, 5',
+        'weights: eca_resnet50_k3557.pth.tar; a: torchvision://resnet50',
+    ):
+        assert text in output, output
+
+    base, eca = json.loads(files[1].read_text())
+    assert base['gain'] is None
+    assert eca['row'] == 'faster_rcnn_r50_eca'
+    assert eca['ap']['bbox']['11']['ap'] == 38.0
+    assert eca['ap']['bbox']['12']['ap_l'] is None
+    assert eca['paper']['bbox']['ap'] == 38.0
+    assert eca['gain']['baseline'] == 'a'
+    assert eca['gain']['ap']['bbox']['ap'] == 1.7
+    assert eca['gain']['paper']['bbox']['ap'] == 1.6
+    assert eca['setup']['learning rate'] == '0.01'
+    assert eca['finished'] is True
+
+    text = files[0].read_text()
+    assert '![Loss, learning rate and AP over epochs](<x.png>)' in text
+    tables = re.findall(r'(?:^\|.*\|\n)+', text, re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        widths = {line.count('|') for line in table.splitlines()}
+        assert widths == {9}
+    assert '| the paper | 12 of 12 | 38.0 | 60.6 | 40.9 |' in text
+
+    picture = cv2.imread(str(files[2]))
+    third = picture.shape[1] // 3
+    for start in range(0, 3 * third, third):
+        assert picture[:, start : start + third].std() > 5
+
+
+def test_plot_shows_every_line(tmp_path):
+    """Two with one schedule, and a dashed line for the paper of each."""
+    for name in ('r50', 'r50_eca'):
+        mask = {e: 0.02 * e for e in range(1, 13)}
+        write_run(
+            tmp_path / name,
+            f'mask_rcnn_{name}',
+            {e: 0.03 * e for e in range(1, 13)},
+            mask=mask,
+        )
+    compared = compare([tmp_path / 'r50', tmp_path / 'r50_eca'])
+    with mock.patch('mmdet_attn.analysis.curves._save') as save:
+        plot_comparison(compared, tmp_path / 'x.png')
+    loss, rate, box, masks = save.call_args.args[0].axes
+    assert loss.get_title() == 'training loss'
+    assert [len(line.get_xdata()) for line in rate.lines] == [36, 36]
+    assert rate.lines[0].get_xdata()[0] == pytest.approx(2 / LENGTH)
+    styles = [line._unscaled_dash_pattern for line in rate.lines]
+    assert styles[0] != styles[1]
+    for panel, kind in ((box, 'bbox'), (masks, 'segm')):
+        solid = [line for line in panel.lines if line.get_linestyle() == '-']
+        dashed = [line for line in panel.lines if line.get_linestyle() != '-']
+        assert len(solid) == len(dashed) == 2
+        names = ('mask_rcnn_r50', 'mask_rcnn_r50_eca')
+        wanted = [paper_ap(name, kind).ap for name in names]
+        assert [line.get_ydata()[0] for line in dashed] == wanted
+        colours = [
+            [line.get_color() for line in group] for group in (solid, dashed)
+        ]
+        assert colours[0] == colours[1]
+        assert solid[0].get_ydata()[-1] == pytest.approx(
+            36.0 if kind == 'bbox' else 24.0
+        )
+
+
+def test_same_names(tmp_path):
+    """Folders of one name are told apart by where they are."""
+    for seed in ('1', '2'):
+        write_run(tmp_path / seed / 'run', 'faster_rcnn_r50', {12: 0.37})
+    compared = compare([tmp_path / '1' / 'run', tmp_path / '2' / 'run'])
+    names = [each.training.name for each in compared]
+    assert names == [f'{tmp_path}/1/run', f'{tmp_path}/2/run']
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--json', 'no/x.json'], '--json no/x.json: there is no such folder'),
+        (['--json', 'x.txt'], '--json must end in .json, got x.txt'),
+        (['--markdown', 'x.html'], '--markdown must end in .md, got x.html'),
+        (['--plot', 'x.gif'], '--plot must end in .png, got x.gif'),
+        (['--plot', 'no/x.png'], '--plot no/x.png: there is no such folder'),
+    ],
+)
+def test_refused_output(tmp_path, flags, message):
+    """Before any folder is looked at."""
+    code, output = tool(tmp_path / 'missing', *flags)
+    assert code == 2
+    assert message in output
+
+
+def test_refused_folders(pair, tmp_path):
+    cases = [
+        ([tmp_path / 'c'], 'there is no such folder'),
+        ([pair[0], pair[0] / '..' / 'a'], 'is given 2 times'),
+        ([tmp_path], 'holds no log of mmengine'),
+        ([next(pair[0].glob('2026*'))], 'is one run of a work directory'),
+    ]
+    for folders, message in cases:
+        code, output = tool(*folders)
+        assert code == 2
+        assert message in ' '.join(output.split()), output
+        assert 'Traceback' not in output
+
+
+def test_refused_configs(tmp_path):
+    work = tmp_path / 'a'
+    file = write_run(work, 'faster_rcnn_r50', {12: 0.4})
+    config = file.with_name('config.py')
+    text = config.read_text()
+    config.write_text(
+        text + "train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)\n"
+    )
+    with pytest.raises(InputError, match='by iteration: only trainings by e'):
+        compare([work])
+    config.write_text(text + 'val_dataloader = None\n')
+    with pytest.raises(InputError, match='its config has no val_dataloader'):
+        compare([work])
+    config.write_text(text[: len(text) // 2])
+    with pytest.raises(InputError, match='cannot be read as a config'):
+        compare([work])

@@ -90,8 +90,9 @@ def _list(each: Comparison) -> list[str]:
 
 def _differing(other: str, differs: list[Difference]) -> list[str]:
     if not differs:
-        return [f'- set up as {_escape(other)}, attention apart']
-    found = [f'- set-up not that of {_escape(other)}:']
+        apart = '' if other == PAPER else ', attention apart'
+        return [f'- set up as {_escape(other)}{apart}']
+    found = [f'- differs from {_escape(other)} in:']
     for what, here, there in differs:
         line = f'{what}: {here}; {other}: {there}'
         if other == PAPER and what in NOT_STATED:
