@@ -35,6 +35,7 @@ from mmdet_attn.analysis.report import markdown
 from mmdet_attn.analysis.rows import identify
 from mmdet_attn.analysis.setup import facts
 from mmdet_attn.errors import InputError
+from mmdet_attn.weights.safe import set_trust
 
 TOOL = 'tools/analysis_tools/compare_results.py'
 LENGTH = 6  # iterations in an epoch, logged every second one
@@ -206,7 +207,9 @@ def test_tables_are_consistent():
 # --- What a config holds
 
 
-@pytest.mark.parametrize('name', [*TABLE_5, *FROM_GCNET])
+@pytest.mark.parametrize(
+    'name', [n for n in [*TABLE_5, *FROM_GCNET] if 'r50' in n or 'eca' in n]
+)
 def test_row_by_content(name):
     """Our configs are the paper's rows, and follow its recipe."""
     cfg = load(name)
@@ -691,10 +694,6 @@ def train(work, name, until, loss=2.0, **options):
     The config is a detector's, only what it trains is not.
     """
     cfg = load(name)
-    for key in list(cfg):
-        # It takes mmengine a second to lay out the whole of a config.
-        if key.startswith('test_') or key.endswith('_pipeline'):
-            cfg.pop(key)
     cfg.merge_from_dict(
         {
             'work_dir': str(work),
@@ -747,7 +746,23 @@ def train(work, name, until, loss=2.0, **options):
         runner.train()
 
 
-def test_true_logs(tmp_path):
+@pytest.fixture
+def no_layout():
+    """Dumped configs are laid out for reading, which takes seconds."""
+    with contextlib.ExitStack() as stack:
+        # Where the one mmengine imports it from, and where the other has it.
+        for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
+            stack.enter_context(
+                mock.patch(
+                    f'{module}.FormatCode',
+                    lambda text, **style: (text, True),
+                    create=True,
+                )
+            )
+        yield
+
+
+def test_true_logs(no_layout, tmp_path):
     """Killed in epoch 3 of 4 and resumed, with NaN: all by mmengine."""
     work = tmp_path / 'true'
     short = {'train_cfg.max_epochs': 4}
@@ -768,6 +783,7 @@ def test_true_logs(tmp_path):
     written = each.training.train[0].keys()
 
     short['optim_wrapper.optimizer.lr'] = 0.005
+    set_trust(False)  # as tools/train.py, which can then resume
     train(work, 'retinanet_r50_eca', 4, math.nan, resume=True, **short)
     (each,) = compare([work])
     assert noted(each, 'finished, epoch 4 of 4')
@@ -787,10 +803,9 @@ def test_true_logs(tmp_path):
     true = sorted(work.glob('*/vis_data/scalars.json'))[1]
     last = json.loads(true.read_text().splitlines()[-1])
     assert evaluated[0].keys() <= last.keys()
-    for key in ('model', 'optim_wrapper', 'train_dataloader'):
-        config = compare([tmp_path / 'a'])[0].training.cfg
-        if key != 'optim_wrapper':
-            assert config[key] == each.training.cfg[key]
+    (other,) = compare([tmp_path / 'a'])
+    for key in ('model', 'train_dataloader', 'val_evaluator'):
+        assert other.training.cfg[key] == each.training.cfg[key]
 
 
 # --- The tool
@@ -813,7 +828,7 @@ def test_tool(pair, tmp_path):
         'set up as the paper',
         'differs from the paper in:',
         'kernel sizes: 3, 5, 5, 7; the paper: 5, 5, 5, 5',
-        'weights: eca_resnet50_k3557.pth.tar; a: torchvision://resnet50',
+        'torchvision://resnet50 (so in the paper)',
     ):
         assert text in output, output
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmdet_attn.analysis.compare import KINDS, Comparison
 from mmdet_attn.analysis.differences import Difference
 from mmdet_attn.analysis.paper import AP
-from mmdet_attn.analysis.recipe import NOT_STATED
+from mmdet_attn.analysis.recipe import NOT_STATED, RECIPE, recipe
 
 HEADS = ('training', 'epoch', 'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 PAPER = 'the paper'
@@ -84,19 +84,27 @@ def _list(each: Comparison) -> list[str]:
     if each.on_coco:
         found += _differing(PAPER, each.differs)
     if gain is not None:
-        found += _differing(gain.baseline.name, gain.differs)
+        # The paper's SE and ECA started from weights trained with them.
+        row = recipe(training.identity.row)
+        start = "attention's start"
+        own = row.get(start) == training.facts[start]
+        found += _differing(gain.baseline.name, gain.differs, own)
     return found
 
 
-def _differing(other: str, differs: list[Difference]) -> list[str]:
+def _differing(
+    other: str, differs: list[Difference], own_weights: bool = False
+) -> list[str]:
     if not differs:
         apart = '' if other == PAPER else ', attention apart'
         return [f'- set up as {_escape(other)}{apart}']
     found = [f'- differs from {_escape(other)} in:']
     for what, here, there in differs:
         line = f'{what}: {here}; {other}: {there}'
-        if other == PAPER and what in NOT_STATED:
+        if other == PAPER and what in NOT_STATED and there == RECIPE[what]:
             line += " (MMDetection's default then)"
+        elif other != PAPER and what == 'weights' and own_weights:
+            line += ' (so in the paper)'
         found.append(f'    - {_escape(line)}')
     return found
 
