@@ -578,6 +578,7 @@ def test_resumed(tmp_path):
     }
     steps = [record['step'] for record in training.train]
     assert steps == list(range(2, 6 * LENGTH + 1, 2))
+    assert training.train[-1]['at'] == 6  # epochs
     assert noted(each, 'unfinished, epoch 6 of 12; AP of epoch 5')
     (note,) = (n for n in each.notes if n.startswith('resumed in epoch 5'))
     assert 'learning rate 0.005, before 0.01' in note
@@ -878,6 +879,7 @@ def test_plot_shows_every_line(tmp_path):
     assert rate.lines[0].get_xdata()[0] == pytest.approx(2 / LENGTH)
     styles = [line._unscaled_dash_pattern for line in rate.lines]
     assert styles[0] != styles[1]
+    assert all(dashes for _, dashes in styles)
     for panel, kind in ((box, 'bbox'), (masks, 'segm')):
         solid = [line for line in panel.lines if line.get_linestyle() == '-']
         dashed = [line for line in panel.lines if line.get_linestyle() != '-']

@@ -41,7 +41,7 @@ def plot_curves(work_dir: str | Path, file: str | Path) -> Path:
             right.annotate(
                 f'{points[-1][1]:.3f}',
                 points[-1],
-                (-10, 8),
+                (-28, 8),
                 textcoords='offset points',
             )
     right.set(ylabel='AP (IoU 0.50 to 0.95)', title='validation', ylim=(0, 1))
