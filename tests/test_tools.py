@@ -364,6 +364,7 @@ def test_demo(trained, tmp_path):
         'demo.py',
         'setup_env.py',
         'analysis_tools/complexity.py',
+        'analysis_tools/compare_results.py',
         'dataset_converters/make_shapes.py',
         'model_converters/convert_checkpoint.py',
     ],
