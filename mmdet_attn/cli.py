@@ -50,6 +50,25 @@ def require_stack() -> None:
         ) from error
 
 
+def check_output(flag: str, file: str | None, *suffixes: str) -> None:
+    """Refuse a file to write, before any work: its name or its folder.
+
+    Args:
+        flag: The argument that names it.
+        file: The file, None if none is wanted.
+        suffixes: What its name may end in.
+    """
+    if file is None:
+        return
+    if not file.lower().endswith(suffixes):
+        ends = ' or '.join(suffixes)
+        raise InputError(f'{flag} must end in {ends}, got {file}.')
+    if not Path(file).parent.is_dir():
+        raise InputError(f'{flag} {file}: there is no such folder.')
+    if Path(file).is_dir():
+        raise InputError(f'{flag} {file}: this is a folder, not a file.')
+
+
 def config_parser(
     description: str, *positional: str
 ) -> argparse.ArgumentParser:

@@ -363,6 +363,8 @@ def test_demo(trained, tmp_path):
         'predict.py',
         'demo.py',
         'setup_env.py',
+        'analysis_tools/benchmark.py',
+        'analysis_tools/compare_results.py',
         'analysis_tools/complexity.py',
         'analysis_tools/visualize_attention.py',
         'dataset_converters/make_shapes.py',

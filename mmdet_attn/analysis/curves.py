@@ -1,79 +1,127 @@
-"""Loss and AP over a training, from the log that mmengine writes."""
+"""Loss, learning rate and AP over a training, drawn from mmengine's logs."""
 
-import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mmdet_attn.errors import InputError
+from mmdet_attn.analysis.compare import KINDS, Comparison
+from mmdet_attn.analysis.logs import AP_KEYS, read_scalars
 
-AP = ('coco/bbox_mAP', 'coco/segm_mAP')
-
-
-def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
-    """Training and validation records of all runs in a work directory.
-
-    Where a resumed run repeats a step, its record counts.
-
-    Raises:
-        InputError: There is no log of a training.
-    """
-    train: dict[int, dict] = {}
-    val: dict[int, dict] = {}
-    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
-            if 'loss' in record:
-                train[record['step']] = record
-            elif any(key in record for key in AP):
-                val[record['step']] = record
-    if not train:
-        raise InputError(f'{work_dir} holds no log of a training.')
-    return list(train.values()), list(val.values())
+# Distinct also for the colour-blind (Okabe and Ito).
+COLOURS = (
+    '#0072B2',
+    '#D55E00',
+    '#009E73',
+    '#CC79A7',
+    '#E69F00',
+    '#56B4E9',
+    '#000000',
+)
+# What decides on the learning rate at an epoch.
+RATE = ('learning rate', 'schedule', 'warm-up')
 
 
 def plot_curves(work_dir: str | Path, file: str | Path) -> Path:
-    """Draw loss and AP over iterations to a PNG."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
+    """Draw loss and its parts, and AP, of one training to a PNG."""
     train, val = read_scalars(work_dir)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    steps = [r['step'] for r in train]
-    left.plot(steps, [r['loss'] for r in train], color='black', label='total')
+    figure, (left, right) = _canvas(1, 2)
+    at = [r['at'] for r in train]
+    left.plot(at, [r['loss'] for r in train], color='black', label='total')
     for part in (k for k in train[-1] if k.startswith('loss_')):
-        left.plot(steps, [r.get(part) for r in train], lw=1, label=part)
-    left.set(xlabel='iteration', ylabel='loss', title='training loss')
+        left.plot(at, [r.get(part) for r in train], lw=1, label=part)
+    left.set(ylabel='loss', title='training loss')
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
-    for key in AP:
-        # Validation is logged by epoch; its place among the iterations:
-        points = [(_iteration(r, train), r[key]) for r in val if key in r]
+    for key in AP_KEYS:
+        points = [(r['step'], r[key]) for r in val if key in r]
         if points:
             label = key.removeprefix('coco/').replace('_mAP', ' AP')
             right.plot(*zip(*points, strict=True), marker='o', label=label)
             right.annotate(
                 f'{points[-1][1]:.3f}',
                 points[-1],
-                (-10, 8),
+                (-28, 8),
                 textcoords='offset points',
             )
-    right.set(
-        xlabel='iteration',
-        ylabel='AP (IoU 0.50 to 0.95)',
-        title='validation',
-        ylim=(0, 1),
-    )
+    right.set(ylabel='AP (IoU 0.50 to 0.95)', title='validation', ylim=(0, 1))
     right.legend(frameon=False, loc='upper left')
-    for axes in (left, right):
+    return _save(figure, file)
+
+
+def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
+    """Draw several trainings into the same axes, with the paper's AP."""
+    kinds = [k for k in KINDS if any(c.training.ap[k] for c in compared)]
+    rows = 2 if len(kinds) == 2 else 1
+    figure, axes = _canvas(rows, (2 + len(kinds)) // rows)
+    loss, rate, *results = axes.flat
+    drawn: set[str] = set()
+    dashes = _dashes(compared)
+    for number, each in enumerate(compared):
+        training, paper = each.training, each.paper
+        colour = COLOURS[number % len(COLOURS)]
+        # Where the colours begin anew, lines are dash-dotted.
+        line = dict(color=colour, ls='-' if number < len(COLOURS) else '-.')
+        at = [r['at'] for r in training.train]
+        loss.plot(at, [r['loss'] for r in training.train], lw=1, **line)
+        rates = [r.get('lr', math.nan) for r in training.train]
+        rate.plot(at, rates, lw=2, **(line | {'ls': dashes[number]}))
+        label = training.name + ('' if at else ' (nothing logged yet)')
+        loss.plot([], [], label=label, **line)
+        for kind, panel in zip(kinds, results, strict=False):
+            points = sorted((e, ap.ap) for e, ap in training.ap[kind].items())
+            panel.plot(*zip(*points, strict=True), marker='o', **line)
+            row = f'{training.identity.row} {kind}'
+            if points and kind in paper and row not in drawn:
+                drawn.add(row)
+                panel.axhline(paper[kind].ap, lw=1.2, ls='--', color=colour)
+    if drawn:
+        label = "the paper's AP of the same colour's row"
+        loss.plot([], [], color='grey', ls='--', label=label)
+    loss.set(ylabel='loss', title='training loss')
+    rate.set(ylabel='learning rate', title='learning rate', yscale='log')
+    for kind, panel in zip(kinds, results, strict=False):
+        panel.set(ylabel='AP in percent', title=f'{KINDS[kind]} AP')
+    figure.legend(
+        loc='outside lower center', ncols=2, frameon=False, fontsize='small'
+    )
+    return _save(figure, file)
+
+
+def _dashes(compared: Sequence[Comparison]) -> list[tuple]:
+    """Line styles by which equal learning rates do not hide each other."""
+    keys = [
+        tuple(each.training.facts[fact] for fact in RATE) for each in compared
+    ]
+    styles: list[tuple] = []
+    for number, key in enumerate(keys):
+        others, before = keys.count(key) - 1, keys[:number].count(key)
+        styles.append((4 * before, (4, 4 * others) if others else ()))
+    return styles
+
+
+def _canvas(rows: int, columns: int) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(5 * columns, 4 * rows),
+        layout='constrained',
+        sharex=True,
+    )
+
+
+def _save(figure: Any, file: str | Path) -> Path:
+    from matplotlib import pyplot as plt
+
+    for axes in figure.axes:
+        axes.set_xlabel('epoch')
+        axes.xaxis.set_tick_params(labelbottom=True)
         axes.grid(alpha=0.3)
-    figure.tight_layout()
     figure.savefig(file, dpi=120)
     plt.close(figure)
     return Path(file)
-
-
-def _iteration(record: dict, train: list[dict]) -> int:
-    """Iteration at which an epoch's validation ran."""
-    steps = [r['step'] for r in train if r.get('epoch') == record['step']]
-    return max(steps, default=record['step'])

@@ -1,0 +1,119 @@
+"""The attention that a config holds: modules, places, kernel sizes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mmdet_attn.plugins import ECA
+
+# Said elsewhere: the kernel sizes, and how plugins start.
+APART = ('type', 'kernel_size', 'identity_init')
+
+
+class Module(NamedTuple):
+    """One entry of a config.
+
+    Attributes:
+        cfg: Type and arguments.
+        place: Such as ``'after_conv3'``.
+        stages: Which stages of the backbone, from 1; empty where it has none.
+        blocks: Which blocks of a stage, None for all.
+    """
+
+    cfg: Mapping[str, Any]
+    place: str
+    stages: tuple[int, ...] = ()
+    blocks: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return short(self.cfg['type'])
+
+
+def short(kind: Any) -> str:
+    """A type without the scope in front."""
+    return str(kind).split('.')[-1]
+
+
+def entries(part: Any) -> list[Mapping]:
+    """One or several entries of a config, as a list."""
+    return [part] if isinstance(part, Mapping) else list(part or ())
+
+
+def modules(model: Mapping[str, Any]) -> list[Module]:
+    """Every attention module of a detector's config."""
+    return list(_modules(model))
+
+
+def _modules(model: Mapping) -> Iterator[Module]:
+    backbone = model.get('backbone') or {}
+    for plugin in backbone.get('plugins') or ():
+        chosen = plugin.get('stages') or (True,) * 4
+        blocks = plugin.get('blocks')
+        yield Module(
+            plugin['cfg'],
+            plugin['position'],
+            tuple(i for i, here in enumerate(chosen, 1) if here),
+            blocks and tuple(blocks),
+        )
+    if backbone.get('plugin'):  # AttentionMobileNetV2
+        place = backbone.get('position', 'after_conv3')
+        yield Module(backbone['plugin'], place)
+    if backbone.get('dcn'):
+        yield Module(backbone['dcn'], 'for 3x3 convolutions')
+    for neck in entries(model.get('neck')):
+        if short(neck['type']) == 'AttentionNeck':
+            yield Module(neck['plugin'], 'in the neck')
+
+
+def describe(model: Mapping[str, Any]) -> str:
+    """All modules in words, ``'none'`` without any."""
+    found: dict[tuple, set[int]] = {}
+    for module in modules(model):
+        arguments = [
+            f'{key}={value}'
+            for key, value in sorted(module.cfg.items())
+            if key not in APART
+        ]
+        key = (module.name, module.place, module.blocks, tuple(arguments))
+        found.setdefault(key, set()).update(module.stages)
+    lines = []
+    for (name, place, blocks, arguments), stages in found.items():
+        line = f'{name}({", ".join(arguments)}) {place}'.replace('() ', ' ')
+        if stages:
+            line += f' in stages {", ".join(map(str, sorted(stages)))}'
+        if blocks:
+            line += f', blocks {", ".join(map(str, blocks))}'
+        lines.append(line)
+    return '; '.join(lines) or 'none'
+
+
+def kernel_sizes(model: Mapping[str, Any]) -> str:
+    """ECA's, by stage of the backbone; ``'none'`` without ECA.
+
+    Where a config leaves it open, the paper's formula decides.
+    """
+    backbone = model.get('backbone') or {}
+    sizes: dict[int, set[str]] = {}
+    for module in modules(model):
+        if module.name == 'ECA':
+            for stage in module.stages or (1,):
+                size = module.cfg.get('kernel_size') or _adaptive(
+                    module, backbone, stage
+                )
+                sizes.setdefault(stage, set()).add(str(size))
+    if narrow := backbone.get('narrow'):
+        sizes[1].add(f'{narrow.get("kernel_size")} (narrow blocks)')
+    last = max(sizes, default=0)
+    by_stage = [sizes.get(stage, {'-'}) for stage in range(1, last + 1)]
+    return ', '.join('/'.join(sorted(s)) for s in by_stage) or 'none'
+
+
+def _adaptive(module: Module, backbone: Mapping, stage: int) -> int | str:
+    if 'depth' not in backbone or not module.stages:
+        return 'adaptive'
+    channels = backbone.get('base_channels', 64) * 2 ** (stage - 1)
+    wide = module.place in ('after_conv3', 'after_block')
+    if backbone['depth'] >= 50 and wide:
+        channels *= 4
+    gamma, b = module.cfg.get('gamma', 2), module.cfg.get('b', 1)
+    return ECA.adaptive_kernel_size(channels, gamma, b)
