@@ -1,0 +1,167 @@
+"""What inserting attention does to a trained detector, measured.
+
+A small detector is trained on the shapes set. Modules are then put into it as
+their papers start them, or as the identity, and it is trained on; AP is taken
+before the first step and after every epoch.
+"""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+AP = 'coco/bbox_mAP'
+BASE_EPOCHS = 4
+# Images of an epoch after the insertion, and of an evaluation.
+TRAIN, VAL = 200, 75
+STARTS = ('paper', 'identity')
+
+
+class Job(NamedTuple):
+    """One training: of the plain detector, or on from it."""
+
+    module: str | None
+    start: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return '_'.join([self.module or 'plain', self.start, str(self.seed)])
+
+
+BASE = Job(None, 'base', 0)
+
+
+def make_jobs(modules: list[str], seeds: list[int]) -> list[Job]:
+    """Everything that goes on from the trained detector.
+
+    The detector without attention goes on, too: what it gains is not the
+    modules'.
+    """
+    inserted = [(m, start) for m in modules for start in STARTS]
+    return [
+        Job(module, start, seed)
+        for seed in seeds
+        for module, start in [(None, 'none'), *inserted]
+    ]
+
+
+def job_config(job: Job, cfg: Config, work: Path, epochs: int) -> Config:
+    """The config of a training, from that of the demo's detector."""
+    cfg.work_dir = str(work / job.name)
+    cfg.experiment_name = job.name
+    cfg.randomness = dict(seed=job.seed)
+    cfg.log_level = 'WARNING'
+    cfg.default_hooks.checkpoint.update(max_keep_ckpts=1)
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.update(num_workers=0, persistent_workers=False)
+        if split != 'train' or job != BASE:
+            loader.dataset.indices = TRAIN if split == 'train' else VAL
+    cfg.train_cfg.update(
+        max_epochs=BASE_EPOCHS if job == BASE else epochs, val_interval=1
+    )
+    plugin = dict(type=f'mmdet_attn.{job.module}')
+    if job.start == 'identity':
+        plugin['identity_init'] = True
+    cfg.model.backbone.plugins = job.module and [
+        dict(cfg=plugin, position='after_conv3')
+    ]
+    if job == BASE:
+        cfg.param_scheduler[1].end = BASE_EPOCHS
+    else:
+        cfg.load_from = str(next((work / BASE.name).glob('epoch_*.pth')))
+        cfg.optim_wrapper.optimizer.lr /= 4
+        cfg.param_scheduler = [
+            dict(
+                type='CosineAnnealingLR',
+                begin=0,
+                end=epochs,
+                eta_min=1e-5,
+                convert_to_iter_based=True,
+            )
+        ]
+    return cfg
+
+
+def run_job(job: Job, config: str, data: str, work: str, epochs: int) -> dict:
+    """Train and return AP before the first step and after each epoch.
+
+    What has been run before is read from its file.
+    """
+    result = Path(work, job.name, 'result.json')
+    if result.is_file():
+        return json.loads(result.read_text())
+    import torch
+    from mmengine.hooks import Hook
+
+    from mmdet_attn.datasets.coco_folder import use_data_root
+    from mmdet_attn.launch import build_runner
+
+    torch.set_num_threads(2 if job == BASE else 1)  # others run beside it
+    cfg = job_config(job, Config.fromfile(config), Path(work), epochs)
+    use_data_root(cfg, data, ('train', 'val'))
+    found: list[float] = []
+
+    class Keep(Hook):
+        """Evaluates before the training, too, and keeps AP."""
+
+        def before_train(self, runner) -> None:
+            if job != BASE:
+                runner.val_loop.run()
+
+        def after_val_epoch(self, runner, metrics=None) -> None:
+            found.append(metrics[AP])
+
+    runner = build_runner(cfg)
+    runner.register_hook(Keep())
+    # The summaries of 22 trainings would drown the table.
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner.train()
+    row = {**job._asdict(), 'ap': found}
+    result.write_text(json.dumps(row) + '\n')
+    return row
+
+
+def plot_starts(base_ap: float, rows: list[dict], file: str | Path) -> None:
+    """Draw AP after insertion to a PNG: one panel for each module."""
+    import matplotlib
+    import numpy as np
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    modules = list(dict.fromkeys(r['module'] for r in rows if r['module']))
+    figure, panels = plt.subplots(
+        1, len(modules), figsize=(4 * len(modules), 4), sharey=True
+    )
+    styles = (
+        ('none', '0.5', 'no attention'),
+        ('paper', 'tab:red', "paper's start"),
+        ('identity', 'tab:blue', 'identity start'),
+    )
+    for axes, module in zip(np.atleast_1d(panels), modules, strict=True):
+        for start, color, label in styles:
+            curves = [
+                [100 * ap for ap in row['ap']]
+                for row in rows
+                if row['start'] == start and row['module'] in (module, None)
+            ]
+            for curve in curves:
+                axes.plot(curve, color=color, lw=0.7, alpha=0.4)
+            axes.plot(np.mean(curves, 0), color=color, marker='o', label=label)
+        axes.axhline(100 * base_ap, color='black', lw=0.8, ls='--')
+        axes.set(
+            title=module, xlabel=f'epochs of {TRAIN} images after insertion'
+        )
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    first = np.atleast_1d(panels)[0]
+    first.set_ylabel('box AP (IoU 0.50 to 0.95), %')
+    first.legend(frameon=False, loc='lower right')
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
