@@ -348,7 +348,7 @@ def test_demo(trained, tmp_path):
     """The whole of ``make demo``, on the very small set."""
     data, _, _ = trained
     output = run_tool('tools/demo.py', '--data', data, '--work-dir', tmp_path)
-    assert re.search(r'bbox_mAP +. 0\.\d{3}', output)
+    assert re.search(r'box AP +. 0\.\d{3}', output)
     assert '$ tools/dist_train.sh configs/demo/faster' in output
     assert len(list((tmp_path / 'pictures/vis').glob('*.png'))) == 4
     assert (tmp_path / 'curves.png').stat().st_size > 10_000
