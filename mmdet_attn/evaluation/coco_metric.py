@@ -5,6 +5,7 @@ import tempfile
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval, COCOevalMP
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
@@ -35,11 +36,13 @@ NAMES = (
 class FastCocoMetric(CocoMetric):
     """``mmdet.CocoMetric``, evaluated several times faster.
 
-    Arguments, names and numbers are those of ``mmdet.CocoMetric``, with one
-    correction: AP per class goes by category id, where mmdet's names are
-    mixed up if the annotation file does not list its categories in the order
-    of their ids. After an evaluation ``report`` has every statistic in full
-    precision, by class, and None where there is nothing to find.
+    Arguments, names and numbers are those of ``mmdet.CocoMetric``, with two
+    corrections: AP per class goes by category id, where mmdet mixes up the
+    names if the annotation file does not list its categories in the order of
+    their ids; and ``iou_thrs`` may be a number or a list, as a config has
+    it, with which mmdet fails at the end. After an evaluation ``report`` has
+    every statistic in full precision, by class, and None where there is
+    nothing to find.
 
     Args:
         args: As of ``mmdet.CocoMetric``.
@@ -55,11 +58,13 @@ class FastCocoMetric(CocoMetric):
     _coco_api: Any
     cat_ids: Any
     img_ids: Any
+    iou_thrs: Any
 
     def __init__(
         self, *args: Any, backend: str = 'faster', **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.iou_thrs = np.atleast_1d(self.iou_thrs)
         self.backend = backend
         self.evaluator = find_evaluator(backend, self.use_mp_eval)
         self.report: dict[str, Any] = {}
@@ -92,7 +97,7 @@ class FastCocoMetric(CocoMetric):
                 'max_dets': self.proposal_nums,
             }
             for metric in self.metrics:
-                logger.info(f'Evaluating {metric}...')
+                logger.info(f'Evaluating {metric} ({self.backend})...')
                 if metric == 'proposal_fast':
                     found.update(self._fast_recalls(predictions))
                     continue

@@ -51,17 +51,20 @@ class FasterCOCOeval(COCOeval):
         """Annotations or detections, as pycocotools has sorted them."""
         p = self.params
         row = {image: i for i, image in enumerate(p.imgIds)}
-        column = {c: k if p.useCats else 0 for k, c in enumerate(p.catIds)}
+        rank = {category: k for k, category in enumerate(p.catIds)}
         shape = 'bbox' if p.iouType == 'bbox' else 'segmentation'
         records: list[dict] = []
-        for image, category in sorted(found):
-            if image not in row or category not in column:
-                continue
+        wanted = [
+            (row[image], rank[category], image, category)
+            for image, category in found
+            if image in row and category in rank
+        ]
+        for i, k, image, category in sorted(wanted):
             for one in found[image, category]:
                 record = dict(
                     id=0 if one['id'] == 0 else len(records) + 1,
-                    image_id=row[image],
-                    category_id=column[category],
+                    image_id=i,
+                    category_id=k if p.useCats else 0,
                     area=one['area'],
                     iscrowd=int(one['iscrowd']),
                     score=one.get('score', 0.0),
@@ -79,7 +82,7 @@ class FasterCOCOeval(COCOeval):
         images = [
             dict(self.cocoGt.imgs[image], id=i) for image, i in row.items()
         ]
-        categories = [dict(id=k) for k in set(column.values())]
+        categories = [dict(id=k) for k in rank.values()]
         return COCO(
             dict(images=images, categories=categories, annotations=records)
         )

@@ -29,8 +29,7 @@ def statistics(evaluator, k: int | None = None) -> dict[str, float | None]:
     else:
         found['AP'] = _mean(precision[..., 0, -1])
     for threshold in (50, 75):
-        # The comparison is pycocotools': with a list it finds nothing.
-        t = np.where(threshold / 100 == p.iouThrs)[0]
+        t = p.iouThrs == threshold / 100
         found[f'AP{threshold}'] = _mean(precision[t][..., 0, -1])
     for a, size in enumerate(SIZES[1:], 1):
         found[f'AP{size}'] = _mean(precision[..., a, -1])
