@@ -306,7 +306,6 @@ def categories_backwards(truth, found):
 
 
 CORNERS = {
-    'id 0': change('id', lambda i: i),
     'negative ids': change('id', lambda i: -i - 1),
     'fractional ids': change('id', lambda i: i + 0.5),
     'large ids': change('id', lambda i: i + 2**53 + 1),
@@ -330,7 +329,6 @@ CORNERS = {
 }
 
 
-@pytest.mark.filterwarnings('ignore:Found annotation id 0')
 @pytest.mark.parametrize('corner', CORNERS)
 def test_corners(corner):
     for kind in ('bbox', 'segm'):
@@ -338,6 +336,41 @@ def test_corners(corner):
         CORNERS[corner](truth, found)
         assert_same(truth, found, kind)
         assert_same(truth, found, kind, useCats=0)
+
+
+@pytest.mark.filterwarnings('ignore:Found annotation id 0')
+def test_id_zero_is_no_match():
+    """pycocotools takes it for none; so does the other engine."""
+    truth, found = copy.deepcopy(random_case(1))
+    expected = assert_same(truth, found, 'bbox').stats[0]
+    scores = []
+    for one in truth['annotations']:
+        number, one['id'] = one['id'], 0
+        scores.append(assert_same(truth, found, 'bbox').stats[0])
+        one['id'] = number
+    assert min(scores) < expected
+
+
+def test_only_ap_over_all_classes_stops_at_100():
+    """mmdet's names for pycocotools' numbers; the reports say the same."""
+    box = [1.0, 1.0, 20.0, 20.0]
+    one = dict(image_id=3, category_id=1, bbox=box)
+    truth = dict(
+        images=IMAGES[:1],
+        categories=CATEGORIES[:1],
+        annotations=[{**one, 'id': 1, 'area': 400.0, 'iscrowd': 0}],
+    )
+    wrong = {**one, 'bbox': [40.0, 40.0, 20.0, 20.0]}
+    found = [{**wrong, 'score': 0.9}] * 150 + [{**one, 'score': 0.1}]
+    assert_same(truth, found, 'bbox')
+    done = run('faster', truth, found, 'bbox')
+    everything, category = statistics(done), statistics(done, 0)
+    assert everything['AP'] == done.stats[0] == 0
+    assert everything['AR100'] == category['AR100'] == 0
+    for name in ('AP50', 'APs'):
+        assert everything[name] == category[name] == pytest.approx(1 / 151)
+    assert category['AP'] == pytest.approx(1 / 151)
+    assert everything['AR300'] == category['AR300'] == 1
 
 
 def test_inverted_boxes():
