@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from mmdet_attn import FastCocoMetric
 from mmdet_attn.analysis import eval_speed
 from mmdet_attn.errors import InputError
-from mmdet_attn.evaluation.coco_metric import find_evaluator
 from mmdet_attn.evaluation.config import coco_metrics, set_eval_backend
+from mmdet_attn.evaluation.engine import find_evaluator
 from mmdet_attn.evaluation.report import statistics, table
 
 ENGINES = ('faster', 'pycocotools')

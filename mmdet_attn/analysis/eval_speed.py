@@ -84,7 +84,7 @@ def evaluate(
     """
     from pycocotools.coco import COCO
 
-    from mmdet_attn.evaluation.coco_metric import find_evaluator
+    from mmdet_attn.evaluation.engine import find_evaluator
 
     evaluator = find_evaluator(backend)
     if iou_type == 'segm':

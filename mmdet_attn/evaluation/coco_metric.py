@@ -6,13 +6,14 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCO, COCOeval, COCOevalMP
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.evaluation.engine import find_evaluator
 from mmdet_attn.evaluation.report import statistics, table
 
 # mmdet's names of the statistics, in pycocotools' order.
@@ -188,27 +189,3 @@ class FastCocoMetric(CocoMetric):
                         f"{key!r}, which COCO's evaluation needs: write the "
                         'area of the mask or box, and iscrowd 0 or 1.'
                     )
-
-
-def find_evaluator(backend: str, use_mp_eval: bool = False) -> type:
-    """The ``COCOeval`` of a backend."""
-    if backend == 'pycocotools':
-        return COCOevalMP if use_mp_eval else COCOeval
-    if backend != 'faster':
-        raise InputError(
-            f"backend must be 'faster' or 'pycocotools', got {backend!r}."
-        )
-    if use_mp_eval:
-        raise InputError(
-            'use_mp_eval=True is for pycocotools: leave it out, or take '
-            '--eval-backend pycocotools.'
-        )
-    try:
-        from mmdet_attn.evaluation.faster import FasterCOCOeval
-    except ImportError as error:
-        raise InputError(
-            f'the default evaluation needs faster-coco-eval, but: {error}. '
-            'pip install faster-coco-eval, or take the slow one: '
-            '--eval-backend pycocotools.'
-        ) from error
-    return FasterCOCOeval
