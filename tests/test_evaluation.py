@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import io
 import json
 import sys
@@ -389,6 +390,25 @@ def test_not_numbers_are_refused(values):
     with pytest.raises(InputError, match=r'image \d+: .* not a number.*div'):
         run('faster', truth, found, 'bbox')
     run('pycocotools', truth, found, 'bbox')
+
+
+def test_garbage_is_collected_afterwards(monkeypatch):
+    from mmdet_attn.evaluation import faster
+
+    case = random_case(1)
+    during = []
+
+    def fail(self):
+        during.append(gc.isenabled())
+        raise RuntimeError('no memory')
+
+    run('faster', *case, 'bbox')
+    assert gc.isenabled()
+    monkeypatch.setattr(faster.COCOeval_faster, 'evaluate', fail)
+    with pytest.raises(RuntimeError, match='no memory'):
+        run('faster', *case, 'bbox')
+    assert during == [False]
+    assert gc.isenabled()
 
 
 # The metric beside mmdet's, from the same predictions.

@@ -1,5 +1,8 @@
 """pycocotools' evaluation, its inner loops run by faster-coco-eval."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite
 
 import numpy as np
@@ -40,7 +43,8 @@ class FasterCOCOeval(COCOeval):
         engine.params.catIds = list(range(len(p.catIds) if p.useCats else 1))
         for name in ('maxDets', 'iouThrs', 'recThrs', 'areaRng', 'areaRngLbl'):
             setattr(engine.params, name, getattr(p, name))
-        engine.evaluate()
+        with _no_collection():
+            engine.evaluate()
         engine.accumulate()
         self.eval = engine.eval
 
@@ -86,3 +90,19 @@ class FasterCOCOeval(COCOeval):
         return COCO(
             dict(images=images, categories=categories, annotations=records)
         )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection: a quarter of the time, and it finds nothing.
+
+    The engine makes a list for every image and class, which has Python walk
+    through all annotations again and again.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
