@@ -51,12 +51,14 @@ setup(
             'onedl-mmengine>=0.10.12',
             'onedl-mmcv>=2.3.6',
             'onedl-mmdetection>=3.5.1',
+            'faster-coco-eval',
             'pycocotools',
         ],
         'openmmlab': [
             'mmengine>=0.10.7',
             'mmcv>=2.1.0,<2.2.0',  # mmdet 3.3.0 refuses 2.2 at import
             'mmdet>=3.3.0',
+            'faster-coco-eval',
             'pycocotools',
         ],
         'dev': [

@@ -1,6 +1,6 @@
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
+    '_base_/coco_detection.py',
     'mmdet::_base_/default_runtime.py',
     '_base_/schedule_1x.py',
 ]

@@ -1,6 +1,6 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
+    '_base_/coco_instance.py',
     'mmdet::_base_/default_runtime.py',
     '_base_/schedule_1x.py',
 ]

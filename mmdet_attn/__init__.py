@@ -17,6 +17,7 @@ _LAZY = {
     'AttentionMobileNetV2': 'mmdet_attn.backbones',
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
+    'FastCocoMetric': 'mmdet_attn.evaluation.coco_metric',
     'LegacyBoxCoder': 'mmdet_attn.legacy',
     'LegacyRetinaHead': 'mmdet_attn.legacy',
     'LegacyRoIAlign': 'mmdet_attn.legacy',

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import leave_group, prepare_launch
 from mmdet_attn.weights import torchvision
 
@@ -98,6 +99,13 @@ def config_parser(
         'model.backbone.plugins.0.cfg.kernel_size=5; a list is key="[a,b]"',
     )
     parser.add_argument(
+        '--eval-backend',
+        choices=BACKENDS,
+        help="what computes COCO's AP: faster-coco-eval, the default of our "
+        'configs, or pycocotools, the slow reference; also turns the '
+        'CocoMetric of other configs into mmdet_attn.FastCocoMetric',
+    )
+    parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
@@ -138,6 +146,8 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         from mmdet_attn.datasets.coco_folder import use_data_root
 
         use_data_root(cfg, args.data_root, splits)
+    if args.eval_backend:
+        set_eval_backend(cfg, args.eval_backend)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):

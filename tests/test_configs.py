@@ -198,6 +198,8 @@ def test_released_kernel_sizes(name):
 def test_builds_and_trains(name):
     cfg = load(name)
     masks = 'mask_rcnn' in name
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.type == 'mmdet_attn.FastCocoMetric'
     model = build(cfg)
     model.train()
     # YOLOX chooses its image size by the iteration.

@@ -94,8 +94,11 @@ def test_two_processes_train(trained):
 def test_same_ap_as_in_training(trained, tmp_path, processes):
     data, work, log = trained
     command = ['tools/test.py', CONFIG, last_checkpoint(work)]
+    engine = 'faster'
     if processes == 2:
         command = ['tools/dist_test.sh', *command[1:], 2]
+        command += ['--eval-backend', 'pycocotools']
+        engine = 'pycocotools'
     output = run_tool(
         *command,
         '--out',
@@ -105,7 +108,19 @@ def test_same_ap_as_in_training(trained, tmp_path, processes):
         *on(data, tmp_path),
     )
     assert box_ap(output) == box_ap(log)
-    assert re.search(r'\| circle +\| [\dna.]+', output)  # AP per class
+    # Once, by the first process: AP by class, and everything in a file.
+    (written,) = tmp_path.glob('*/*.log')
+    for text in (output, written.read_text()):
+        assert f'Evaluating bbox ({engine})' in text
+        rows = re.findall(r'^\| (circle|cross|all) +\| ', text, re.M)
+        assert rows == ['circle', 'cross', 'all']
+    (file,) = tmp_path.glob('*/*_metrics.json')
+    assert file.parent == written.parent
+    assert f'Metrics in full precision: {file}' in output
+    report = json.loads(file.read_text())['coco']
+    assert report['backend'] == engine
+    assert round(report['bbox']['all']['AP'], 3) == float(box_ap(output))
+    assert len(report['bbox']['classes']) == 5
     assert 'Average Precision  (AP) @[ IoU=0.50:0.95' in output
     assert (tmp_path / 'out.pkl').stat().st_size > 1000
     pictures = list(tmp_path.glob('*/pictures/*.png'))
@@ -131,6 +146,20 @@ def test_tta(trained, tmp_path):
         tmp_path,
     )
     assert '--cfg-options test_evaluator.metric=bbox' in message
+
+
+def test_engine_of_another_metric():
+    """Asked of a config that computes no AP of COCO."""
+    message = user_error(
+        'tools/train.py',
+        CONFIG,
+        '--eval-backend',
+        'pycocotools',
+        '--cfg-options',
+        'val_evaluator.type=VOCMetric',
+        'test_evaluator.type=VOCMetric',
+    )
+    assert '--eval-backend pycocotools: no evaluator' in message
 
 
 def test_resume(trained, tmp_path):
@@ -348,7 +377,7 @@ def test_demo(trained, tmp_path):
     """The whole of ``make demo``, on the very small set."""
     data, _, _ = trained
     output = run_tool('tools/demo.py', '--data', data, '--work-dir', tmp_path)
-    assert re.search(r'bbox_mAP +. 0\.\d{3}', output)
+    assert re.search(r'box AP +. 0\.\d{3}', output)
     assert '$ tools/dist_train.sh configs/demo/faster' in output
     assert len(list((tmp_path / 'pictures/vis').glob('*.png'))) == 4
     assert (tmp_path / 'curves.png').stat().st_size > 10_000

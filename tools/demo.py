@@ -99,14 +99,14 @@ def main():
         0.5,
     )
     curves = plot_curves(work, work / 'curves.png')
-    results = sorted(work.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
-    metrics = json.loads(results[-1].read_text())
+    results = sorted(work.glob('*/*_metrics.json'))
+    metrics = json.loads(results[-1].read_text())['coco']['bbox']['all']
 
     table = Table(title='Faster R-CNN, narrow ResNet-50 with ECA, on shapes')
     table.add_column('what', no_wrap=True)
     table.add_column('result', overflow='fold')
-    for name in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75'):
-        table.add_row(name, f'{metrics["coco/" + name]:.3f}')
+    for name in ('AP', 'AP50', 'AP75'):
+        table.add_row(f'box {name}', f'{metrics[name]:.3f}')
     table.add_row('training', f'{train:.0f} s, {processes} processes')
     table.add_row('evaluation', f'{test:.0f} s')
     table.add_row('detections', str(work / 'pictures/vis'))

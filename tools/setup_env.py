@@ -78,7 +78,7 @@ def ask(python, code):
 
 def lacks(python, stack):
     """What an interpreter lacks of a stack, as text; '' where nothing."""
-    names = ('torch', 'pycocotools', *STACKS[stack])
+    names = ('torch', 'pycocotools', 'faster-coco-eval', *STACKS[stack])
     found, ops = ask(python, PROBE % (names,))
     missing = [name for name in names if not found[name]]
     if not missing and not ops:

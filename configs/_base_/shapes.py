@@ -76,7 +76,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric',
+    type='mmdet_attn.FastCocoMetric',
     ann_file=data_root + 'annotations/instances_val.json',
     metric='bbox',
 )

@@ -54,7 +54,7 @@ def use_data_root(
     path = Path(root)
     found = {split: find_split(path, split) for split in splits}
     loader = cfg.get('train_dataloader')
-    masks = any(step.get('with_mask') for step in _dicts(loader))
+    masks = any(step.get('with_mask') for step in dicts_in(loader))
     classes = {
         split: check_annotations(path / file, masks)
         for split, (_, file) in found.items()
@@ -86,10 +86,10 @@ def use_data_root(
             metainfo=_metainfo(names, dataset.get('metainfo', {})),
         )
         if key != 'train':
-            for metric in _dicts(cfg[f'{key}_evaluator']):
+            for metric in dicts_in(cfg[f'{key}_evaluator']):
                 if 'ann_file' in metric:
                     metric['ann_file'] = str(path / file)
-    for head in _dicts(cfg.model):
+    for head in dicts_in(cfg.model):
         if 'num_classes' in head:
             head['num_classes'] = len(names)
 
@@ -102,10 +102,11 @@ def _metainfo(names: tuple[str, ...], old: dict) -> dict:
     return {'classes': names} | ({'palette': palette} if palette else {})
 
 
-def _dicts(node) -> Iterator[dict]:
+def dicts_in(node) -> Iterator[dict]:
+    """All dictionaries in a piece of config, itself first."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from _dicts(child)
+            yield from dicts_in(child)

@@ -1,0 +1,3 @@
+_base_ = 'mmdet::_base_/datasets/coco_detection.py'
+val_evaluator = dict(type='mmdet_attn.FastCocoMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,785 @@
+"""Our COCO metric has mmdet's numbers, whichever engine is behind it."""
+
+import contextlib
+import copy
+import gc
+import io
+import json
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import need_shared
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import METRICS as ROOT_METRICS
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from mmdet_attn import FastCocoMetric
+from mmdet_attn.analysis import eval_speed
+from mmdet_attn.errors import InputError
+from mmdet_attn.evaluation.config import coco_metrics, set_eval_backend
+from mmdet_attn.evaluation.engine import find_evaluator
+from mmdet_attn.evaluation.report import statistics, table
+
+ENGINES = ('faster', 'pycocotools')
+SIZE = 64
+# Ids with gaps, in both sets.
+IMAGES = [dict(id=7 * i + 3, width=SIZE, height=SIZE) for i in range(6)]
+CATEGORIES = [dict(id=3 * i + 1, name=f'c{i}') for i in range(4)]
+
+
+def run(engine, truth, found, iou_type, **params):
+    """A COCOeval that has run, on copies: both engines write into them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+        results = coco.loadRes(copy.deepcopy(found))
+        evaluator = find_evaluator(engine)(coco, results, iou_type)
+        for name, value in {'maxDets': [100, 300, 1000], **params}.items():
+            setattr(evaluator.params, name, value)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
+
+
+def assert_same(truth, found, iou_type, **params):
+    """All statistics and curves of the two engines; pycocotools' run."""
+    ours, reference = (
+        run(engine, truth, found, iou_type, **params) for engine in ENGINES
+    )
+    for name in ('precision', 'recall', 'scores'):
+        np.testing.assert_allclose(
+            ours.eval[name], reference.eval[name], rtol=0, atol=1e-9
+        )
+    np.testing.assert_allclose(ours.stats, reference.stats, 0, 1e-9)
+    assert statistics(ours) == pytest.approx(statistics(reference), abs=1e-9)
+    return reference
+
+
+def encode(mask):
+    code = rle.encode(np.asfortranarray(mask, np.uint8))
+    return {**code, 'counts': code['counts'].decode()}
+
+
+def segmentation(box, form):
+    """A box as a mask in one of the forms that annotation files have."""
+    x, y, w, h = box
+    polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    if form == 'polygon':
+        return polygon
+    code = rle.merge(rle.frPyObjects(polygon, SIZE, SIZE))
+    if form == 'compressed':
+        return {**code, 'counts': code['counts'].decode()}
+    pixels = rle.decode(code).flatten(order='F')
+    ends = np.flatnonzero(np.diff(pixels)) + 1
+    counts = np.diff([0, *ends, len(pixels)]).tolist()
+    first = [0] if pixels[0] else []
+    return dict(size=[SIZE, SIZE], counts=first + counts)
+
+
+def random_case(seed, masks=False):
+    """Crowds, ties, empty images, flat boxes, a class without truth."""
+    rng = np.random.default_rng(seed)
+    annotations, found = [], []
+
+    def box():
+        x, y = rng.integers(0, SIZE - 8, 2)
+        w, h = rng.integers(1, SIZE, 2)
+        box = np.array([x, y, min(w, SIZE - x), min(h, SIZE - y)], float)
+        return box if masks else box + rng.random(4) * rng.integers(0, 2)
+
+    def detect(image, category, box):
+        one = dict(
+            image_id=image,
+            category_id=category,
+            score=float(rng.integers(0, 6) / 5),
+        )
+        if masks:
+            box = np.clip(box, [0, 0, 1, 1], SIZE)
+            one['segmentation'] = segmentation(box, 'compressed')
+        else:
+            one['bbox'] = box.tolist()
+        found.append(one)
+
+    for image in IMAGES:
+        for _ in range(rng.integers(0, 5)):
+            true = box()
+            annotation = dict(
+                id=len(annotations) + 1,
+                image_id=image['id'],
+                category_id=3 * int(rng.integers(0, 3)) + 1,
+                bbox=true.tolist(),
+                area=float(true[2] * true[3] * rng.choice([1, 0.5, 40, 900])),
+                iscrowd=int(rng.random() < 0.2),
+            )
+            if masks:
+                form = rng.choice(['polygon', 'compressed', 'uncompressed'])
+                annotation['segmentation'] = segmentation(true, form)
+            annotations.append(annotation)
+            for _ in range(rng.integers(0, 3)):
+                near = true + rng.integers(-2, 3, 4)
+                near[2:] = np.maximum(near[2:], 0)
+                detect(image['id'], annotation['category_id'], near)
+        for _ in range(rng.integers(0, 9)):
+            false = box() * [1, 1, rng.random() > 0.1, 1]
+            detect(image['id'], 3 * int(rng.integers(0, 4)) + 1, false)
+    rng.shuffle(found)
+    truth = dict(images=IMAGES, categories=CATEGORIES, annotations=annotations)
+    return truth, found
+
+
+def jittered(truth, seed=0):
+    """Detections near real objects, with masks; some wrong, some twice."""
+    rng = np.random.default_rng(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+    classes = [c['id'] for c in truth['categories']]
+    found = []
+    for one in truth['annotations']:
+        for _ in range(rng.integers(0, 4)):
+            mask = coco.annToMask(one)
+            mask = np.roll(mask, rng.integers(-3, 4, 2), (0, 1))
+            box = np.array(one['bbox']) * rng.normal(1, 0.05, 4)
+            right = rng.random() < 0.8
+            found.append(
+                dict(
+                    image_id=one['image_id'],
+                    category_id=one['category_id']
+                    if right
+                    else int(rng.choice(classes)),
+                    bbox=box.tolist(),
+                    segmentation=encode(mask),
+                    score=round(float(rng.random()), 2),
+                )
+            )
+    return found
+
+
+def without_boxes(found):
+    return [{k: v for k, v in o.items() if k != 'bbox'} for o in found]
+
+
+# The pairs that others printed AP of.
+
+
+def pair(folder, kind):
+    """Published numbers, ground truth and detections."""
+    root = need_shared('eval_pairs') / folder
+    published = json.loads((root / 'PUBLISHED.json').read_text())[kind]
+    truth, found = (
+        json.loads((root / published[name]).read_text())
+        for name in ('gt', 'dt')
+    )
+    return published, truth, without_boxes(found) if kind == 'segm' else found
+
+
+PAIRS = [
+    ('cocoapi_val2014_fake100', 'bbox'),
+    ('cocoapi_val2014_fake100', 'segm'),
+    ('padilla_coco_bbox_area', 'bbox'),
+    ('torchmetrics_coco10', 'bbox'),
+]
+
+
+@pytest.mark.parametrize(('folder', 'kind'), PAIRS)
+def test_published_numbers(folder, kind):
+    published, truth, found = pair(folder, kind)
+    stats = run('faster', truth, found, kind, maxDets=[1, 10, 100]).stats
+    compared = 0
+    for key, digits in (
+        ('printed_3dp', 5e-4),
+        ('printed_6dp', 1e-6),
+        ('full_precision', 1e-9),
+    ):
+        if key in published:
+            np.testing.assert_allclose(stats, published[key], 0, digits)
+            compared += 1
+    assert compared
+    assert_same(truth, found, kind)
+
+
+def test_published_numbers_per_class():
+    published, truth, found = pair('torchmetrics_coco10', 'bbox')
+    done = run('faster', truth, found, 'bbox', maxDets=[1, 10, 100])
+    for k, category in enumerate(truth['categories']):
+        row = statistics(done, k)
+        for ours, theirs in (
+            ('AP', 'AP_per_class'),
+            ('AR100', 'AR100_per_class'),
+        ):
+            expected = published[theirs][category['name']]
+            value = -1 if row[ours] is None else row[ours]
+            assert value == pytest.approx(expected, abs=5e-4), category
+
+
+# The same numbers as pycocotools, on real, rendered and random sets.
+
+
+def real(split):
+    root = need_shared('coco_cc')
+    file = root / f'annotations/instances_{split}.json'
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_coco_photographs(split):
+    truth = real(split)
+    assert any(a['iscrowd'] for a in truth['annotations'])
+    found = jittered(truth)
+    full = {a['image_id'] for a in truth['annotations']}
+    (empty,) = {image['id'] for image in truth['images']} - full
+    found.append({**found[0], 'image_id': empty})
+    boxes = assert_same(truth, found, 'bbox')
+    masks = assert_same(truth, without_boxes(found), 'segm')
+    for done in (boxes, masks):
+        assert (done.stats > 0.02).all()
+        assert (done.stats < 0.95).all()
+
+
+def test_shapes_set(shapes):
+    file = shapes / 'annotations/instances_train.json'
+    truth = json.loads(file.read_text())
+    for one in truth['annotations'][::5]:
+        one['iscrowd'] = 1
+    found = jittered(truth)
+    assert assert_same(truth, found, 'bbox').stats[0] > 0.05
+    assert assert_same(truth, without_boxes(found), 'segm').stats[0] > 0.05
+
+
+@pytest.mark.parametrize('masks', [False, True])
+@pytest.mark.parametrize(
+    'params',
+    [
+        {},
+        dict(maxDets=[3, 1, 2]),
+        dict(maxDets=[1, 3, 5], useCats=0),
+        dict(iouThrs=np.array([0.3, 0.5, 1.0])),
+        dict(imgIds=[10, 3, 24], catIds=[7, 1, 10]),
+        dict(catIds=[7, 4], useCats=0),
+    ],
+)
+def test_random_sets(params, masks):
+    for seed in range(12):
+        truth, found = random_case(seed, masks)
+        assert_same(truth, found, 'segm' if masks else 'bbox', **params)
+
+
+def change(key, value):
+    def edit(truth, found):
+        for i, one in enumerate(truth['annotations']):
+            one[key] = value(i) if callable(value) else value
+
+    return edit
+
+
+def change_images(convert):
+    def edit(truth, found):
+        for image in truth['images']:
+            image['id'] = convert(image['id'])
+        for one in [*truth['annotations'], *found]:
+            one['image_id'] = convert(one['image_id'])
+
+    return edit
+
+
+def change_found(**values):
+    def edit(truth, found):
+        for one in found[::3]:
+            one.update(values)
+
+    return edit
+
+
+def nothing_true(truth, found):
+    truth['annotations'] = []
+
+
+def categories_backwards(truth, found):
+    truth['categories'] = truth['categories'][::-1]
+
+
+CORNERS = {
+    'negative ids': change('id', lambda i: -i - 1),
+    'fractional ids': change('id', lambda i: i + 0.5),
+    'large ids': change('id', lambda i: i + 2**53 + 1),
+    'repeated ids': change('id', lambda i: i // 2 + 1),
+    'all crowd': change('iscrowd', 1),
+    'crowd as bool': change('iscrowd', lambda i: i % 3 == 0),
+    'ignore': change('ignore', 1),
+    'unknown classes': change('category_id', lambda i: (1, 4, 99)[i % 3]),
+    'unknown images': change('image_id', lambda i: (3, 10, 99)[i % 3]),
+    'area NaN': change('area', float('nan')),
+    'huge areas': change('area', 2e10),
+    'stray keys': change('rle', 'x'),
+    'images by name': change_images(str),
+    'images by fraction': change_images(float),
+    'large image ids': change_images(lambda i: i + 2**40),
+    'stray keys of results': change_found(drop=True, lvis_mark=True),
+    'infinite scores': change_found(score=float('inf')),
+    'results of unknown classes': change_found(category_id=99),
+    'nothing true': nothing_true,
+    'categories backwards': categories_backwards,
+}
+
+
+@pytest.mark.parametrize('corner', CORNERS)
+def test_corners(corner):
+    for kind in ('bbox', 'segm'):
+        truth, found = copy.deepcopy(random_case(1, kind == 'segm'))
+        CORNERS[corner](truth, found)
+        assert_same(truth, found, kind)
+        assert_same(truth, found, kind, useCats=0)
+
+
+@pytest.mark.filterwarnings('ignore:Found annotation id 0')
+def test_id_zero_is_no_match():
+    """pycocotools takes it for none; so does the other engine."""
+    truth, found = copy.deepcopy(random_case(1))
+    expected = assert_same(truth, found, 'bbox').stats[0]
+    scores = []
+    for one in truth['annotations']:
+        number, one['id'] = one['id'], 0
+        scores.append(assert_same(truth, found, 'bbox').stats[0])
+        one['id'] = number
+    assert min(scores) < expected
+
+
+def test_only_ap_over_all_classes_stops_at_100():
+    """mmdet's names for pycocotools' numbers; the reports say the same."""
+    box = [1.0, 1.0, 20.0, 20.0]
+    one = dict(image_id=3, category_id=1, bbox=box)
+    truth = dict(
+        images=IMAGES[:1],
+        categories=CATEGORIES[:1],
+        annotations=[{**one, 'id': 1, 'area': 400.0, 'iscrowd': 0}],
+    )
+    wrong = {**one, 'bbox': [40.0, 40.0, 20.0, 20.0]}
+    found = [{**wrong, 'score': 0.9}] * 150 + [{**one, 'score': 0.1}]
+    assert_same(truth, found, 'bbox')
+    done = run('faster', truth, found, 'bbox')
+    everything, category = statistics(done), statistics(done, 0)
+    assert everything['AP'] == done.stats[0] == 0
+    assert everything['AR100'] == category['AR100'] == 0
+    for name in ('AP50', 'APs'):
+        assert everything[name] == category[name] == pytest.approx(1 / 151)
+    assert category['AP'] == pytest.approx(1 / 151)
+    assert everything['AR300'] == category['AR300'] == 1
+
+
+def test_inverted_boxes():
+    truth, found = random_case(2)
+    change_found(bbox=[5.0, 5.0, -3.0, 4.0])(truth, found)
+    assert_same(truth, found, 'bbox')
+
+
+@pytest.mark.parametrize(
+    'values', [{'score': float('nan')}, {'bbox': [1.0, float('inf'), 2, 2]}]
+)
+def test_not_numbers_are_refused(values):
+    """The engines differ there: pycocotools matches them somehow."""
+    truth, found = copy.deepcopy(random_case(1))
+    change_found(**values)(truth, found)
+    with pytest.raises(InputError, match=r'image \d+: .* not a number.*div'):
+        run('faster', truth, found, 'bbox')
+    run('pycocotools', truth, found, 'bbox')
+
+
+def test_garbage_is_collected_afterwards(monkeypatch):
+    from mmdet_attn.evaluation import faster
+
+    case = random_case(1)
+    during = []
+
+    def fail(self):
+        during.append(gc.isenabled())
+        raise RuntimeError('no memory')
+
+    run('faster', *case, 'bbox')
+    assert gc.isenabled()
+    monkeypatch.setattr(faster.COCOeval_faster, 'evaluate', fail)
+    with pytest.raises(RuntimeError, match='no memory'):
+        run('faster', *case, 'bbox')
+    assert during == [False]
+    assert gc.isenabled()
+
+
+# The metric beside mmdet's, from the same predictions.
+
+
+def corners(box):
+    x, y, w, h = box
+    return [x, y, x + w, y + h]
+
+
+@pytest.fixture(scope='module')
+def predicted(shapes):
+    """Annotation file, classes, and what a detector would hand over."""
+    file = shapes / 'annotations/instances_train.json'
+    truth = json.loads(file.read_text())
+    found = jittered(truth, seed=1)
+    samples = []
+    for image in truth['images']:
+        own = [o for o in found if o['image_id'] == image['id']]
+        boxes = torch.tensor([o['bbox'] for o in own]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = [rle.decode(o['segmentation']) for o in own]
+        masks = np.array(masks, bool).reshape(-1, 96, 96)
+        samples.append(
+            dict(
+                img_id=image['id'],
+                ori_shape=(96, 96),
+                pred_instances=dict(
+                    bboxes=boxes,
+                    scores=torch.tensor([o['score'] for o in own]),
+                    labels=torch.tensor(
+                        [o['category_id'] - 1 for o in own], dtype=torch.long
+                    ),
+                    masks=torch.from_numpy(masks),
+                ),
+                instances=[
+                    dict(
+                        bbox=np.add(
+                            a['bbox'], [0, 0, *a['bbox'][:2]]
+                        ).tolist(),
+                        bbox_label=a['category_id'] - 1,
+                    )
+                    for a in truth['annotations']
+                    if a['image_id'] == image['id']
+                ],
+            )
+        )
+    return file, [c['name'] for c in truth['categories']], samples
+
+
+def score(metric, classes, samples):
+    metric.dataset_meta = dict(classes=classes)
+    with contextlib.redirect_stdout(io.StringIO()):
+        for sample in samples:
+            metric.process({}, [copy.deepcopy(sample)])
+        return metric.evaluate(len(samples))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(metric='bbox'),
+        dict(metric=['bbox', 'segm'], classwise=True),
+        dict(metric='proposal'),
+        dict(metric=['proposal', 'segm']),
+        dict(metric='bbox', metric_items=['mAP_50', 'AR@100', 'AR_s@1000']),
+        dict(metric='proposal', metric_items=['AR@300']),
+        dict(metric='bbox', iou_thrs=np.array([0.3, 0.6])),
+        dict(metric='segm', iou_thrs=np.array([0.5, 0.75])),
+        dict(metric='bbox', proposal_nums=(1, 2, 100)),
+        dict(metric='bbox', proposal_nums=(1, 2, 3)),  # mAP -1: no 100
+        dict(metric='bbox', prefix='val', sort_categories=True),
+        dict(metric='bbox', ann_file=None),
+    ],
+    ids=str,
+)
+def test_same_as_mmdet_s_metric(predicted, options):
+    from mmdet.evaluation import CocoMetric
+
+    file, classes, samples = predicted
+    options = dict(ann_file=str(file)) | options
+    expected = score(CocoMetric(**options), classes, samples)
+    assert expected
+    for engine in ENGINES:
+        metric = FastCocoMetric(**options, backend=engine)
+        for _ in range(2):  # as after every epoch, on the same truth
+            found = score(metric, classes, samples)
+            np.testing.assert_equal(found, expected)
+
+
+def test_thresholds_of_a_config(predicted):
+    """A number or a list, with which mmdet's metric fails at the end."""
+    file, classes, samples = predicted
+    build = partial(FastCocoMetric, ann_file=str(file))
+    for thresholds in (0.5, [0.5, 0.75]):
+        expected = build(iou_thrs=np.array(thresholds, ndmin=1))
+        found = build(iou_thrs=thresholds)
+        assert score(found, classes, samples) == score(
+            expected, classes, samples
+        )
+        assert found.report['bbox']['all']['AP50'] > 0.1
+
+
+def test_fast_recall_is_mmdet_s(predicted, tmp_path):
+    """Of one image: with images of different counts numpy 2 refuses it."""
+    from mmdet.evaluation import CocoMetric
+
+    file, classes, samples = predicted
+    content = json.loads(file.read_text())
+    (image,) = content['images'] = content['images'][:1]
+    content['annotations'] = [
+        a for a in content['annotations'] if a['image_id'] == image['id']
+    ]
+    one = tmp_path / 'one.json'
+    one.write_text(json.dumps(content))
+    results = [
+        score(
+            cls(ann_file=str(one), metric=['proposal_fast', 'bbox']),
+            classes,
+            samples[:1],
+        )
+        for cls in (CocoMetric, FastCocoMetric)
+    ]
+    assert results[0] == results[1]
+    assert 0 < results[0]['coco/AR@100'] < 1
+
+
+def test_results_to_submit(predicted, tmp_path):
+    from mmdet.evaluation import CocoMetric
+
+    file, classes, samples = predicted
+    written = []
+    for cls in (CocoMetric, FastCocoMetric):
+        prefix = tmp_path / cls.__name__
+        metric = cls(
+            ann_file=str(file),
+            metric=['bbox', 'segm'],
+            format_only=True,
+            outfile_prefix=str(prefix),
+        )
+        assert score(metric, classes, samples) == {}
+        written.append(
+            [
+                json.loads(prefix.with_name(f'{prefix.name}.{k}').read_text())
+                for k in ('bbox.json', 'segm.json')
+            ]
+        )
+    assert written[0] == written[1]
+    assert len(written[0][0]) > 20
+
+
+def test_nothing_found_at_all(predicted):
+    from mmdet.evaluation import CocoMetric
+
+    file, classes, samples = predicted
+    empty = copy.deepcopy(samples)
+    for sample in empty:
+        instances = sample['pred_instances']
+        sample['pred_instances'] = {k: v[:0] for k, v in instances.items()}
+    for cls in (CocoMetric, FastCocoMetric):
+        metric = cls(ann_file=str(file), metric=['bbox', 'segm'])
+        assert score(metric, classes, empty) == {}
+
+
+def test_masks_are_needed_where_evaluated(predicted):
+    file, classes, samples = predicted
+    boxes = copy.deepcopy(samples)
+    for sample in boxes:
+        del sample['pred_instances']['masks']
+    metric = FastCocoMetric(ann_file=str(file), metric='segm')
+    with pytest.raises(KeyError, match='segm is not in results'):
+        score(metric, classes, boxes)
+
+
+def test_report_and_table(predicted, monkeypatch):
+    file, classes, samples = predicted
+    lines = []
+    monkeypatch.setattr(
+        MMLogger, 'info', lambda self, text: lines.append(text)
+    )
+    metric = FastCocoMetric(
+        ann_file=str(file), metric=['bbox', 'segm'], classwise=True
+    )
+    found = score(metric, classes, samples)
+    json.loads(json.dumps(metric.report, allow_nan=False))
+    assert metric.report['backend'] == 'faster'
+    assert metric.report['images'] == len(samples)
+    for kind in ('bbox', 'segm'):
+        part = metric.report[kind]
+        assert list(part['classes']) == classes
+        assert round(part['all']['AP'], 3) == found[f'coco/{kind}_mAP']
+        assert round(part['all']['APs'], 3) == found[f'coco/{kind}_mAP_s']
+        # 96 pixels a side: no image has an object of more than 96 x 96.
+        assert part['all']['APl'] is part['all']['ARl'] is None
+        for name in ('AP75', 'APs', 'AR100', 'AR1000', 'ARs'):
+            rows = [row[name] for row in part['classes'].values()]
+            mean = np.mean([value for value in rows if value is not None])
+            assert part['all'][name] == pytest.approx(mean, abs=1e-12)
+        (shown,) = (s for s in lines if s.startswith('\n+') and kind in s)
+        assert shown == '\n' + table(kind, part)
+        head, *rows = [
+            [cell.strip() for cell in line.strip('|').split('|')]
+            for line in shown.splitlines()
+            if line.startswith('|')
+        ]
+        assert ' '.join(head) == (
+            f'{kind} AP AP50 AP75 APs APm APl AR100 ARs ARm ARl'
+        )
+        assert [row[0] for row in rows] == [*classes, 'all']
+        assert rows[-1][1] == f'{part["all"]["AP"]:.3f}'
+        assert rows[0][7] == f'{part["classes"]["circle"]["AR100"]:.3f}'
+        assert rows[-1][6] == rows[-1][10] == '-'
+
+
+def test_classes_keep_their_names(predicted, tmp_path):
+    """Categories need not stand in the order of their ids."""
+    file, classes, samples = predicted
+    sound = FastCocoMetric(ann_file=str(file), classwise=True)
+    expected = score(sound, classes, samples)
+    content = json.loads(file.read_text())
+    content['categories'].reverse()
+    turned = tmp_path / 'turned.json'
+    turned.write_text(json.dumps(content))
+    samples = copy.deepcopy(samples)
+    for sample in samples:  # as CocoDataset numbers them
+        labels = sample['pred_instances']['labels']
+        sample['pred_instances']['labels'] = len(classes) - 1 - labels
+    for engine in ENGINES:
+        metric = FastCocoMetric(
+            ann_file=str(turned), classwise=True, backend=engine
+        )
+        found = score(metric, classes[::-1], samples)
+        np.testing.assert_equal(found, expected)
+        for name, row in metric.report['bbox']['classes'].items():
+            same = sound.report['bbox']['classes'][name]
+            assert row == pytest.approx(same, abs=1e-9)
+
+
+# Refused before any work.
+
+
+def test_bad_arguments(predicted, tmp_path):
+    build = partial(FastCocoMetric, ann_file=str(predicted[0]))
+    for options, message in (
+        (dict(backend='fast'), "'faster' or 'pycocotools', got 'fast'"),
+        (dict(proposal_nums=(10, 100)), r'three numbers.*got \(10, 100\)'),
+        (dict(metric_items=['AP']), "'AP' is none of mAP, mAP_50"),
+        (dict(use_mp_eval=True), '--eval-backend pycocotools'),
+    ):
+        with pytest.raises(InputError, match=message):
+            build(**options)
+    build(metric='proposal_fast', proposal_nums=(10, 100))
+    build(backend='pycocotools', use_mp_eval=True)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'), [('area', None), ('area', '12'), ('iscrowd', None)]
+)
+def test_unsound_annotations(predicted, tmp_path, key, value):
+    content = json.loads(predicted[0].read_text())
+    content['annotations'][2][key] = value
+    if value is None:
+        del content['annotations'][2][key]
+    file = tmp_path / 'unsound.json'
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"annotation 3 has no .*'{key}'"):
+        FastCocoMetric(ann_file=str(file))
+    FastCocoMetric(
+        ann_file=str(file), format_only=True, outfile_prefix=str(tmp_path)
+    )
+
+
+def test_engine_not_installed(predicted, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faster_coco_eval', None)
+    monkeypatch.delitem(
+        sys.modules, 'mmdet_attn.evaluation.faster', raising=False
+    )
+    with pytest.raises(InputError, match='pip install faster-coco-eval') as e:
+        FastCocoMetric(ann_file=str(predicted[0]))
+    assert '--eval-backend pycocotools' in str(e.value)
+    FastCocoMetric(ann_file=str(predicted[0]), backend='pycocotools')
+
+
+# In configs.
+
+
+def test_found_by_its_dotted_name():
+    from mmdet.registry import METRICS
+
+    for registry in (METRICS, ROOT_METRICS):
+        built = registry.build(dict(type='mmdet_attn.FastCocoMetric'))
+        assert type(built) is FastCocoMetric
+
+
+def test_choice_of_engine():
+    plain = dict(type='CocoMetric', metric='bbox')
+    ours = dict(type='mmdet_attn.FastCocoMetric', backend='faster')
+    other = dict(type='LVISMetric')
+    cfg = Config(
+        dict(
+            val_evaluator=plain,
+            test_evaluator=[
+                ours,
+                other,
+                dict(type='MultiDatasetsEvaluator', metrics=[plain]),
+            ],
+        )
+    )
+    assert len(coco_metrics(cfg, 'val')) == 1
+    assert len(coco_metrics(cfg, 'test')) == 2
+    before = copy.deepcopy(cfg.test_evaluator[1])
+    set_eval_backend(cfg, 'pycocotools')
+    for metric in coco_metrics(cfg, 'val', 'test'):
+        assert metric.type == 'mmdet_attn.FastCocoMetric'
+        assert metric.backend == 'pycocotools'
+    assert cfg.val_evaluator.metric == 'bbox'
+    assert cfg.test_evaluator[1] == before
+    with pytest.raises(InputError, match='--eval-backend faster: no evalu'):
+        set_eval_backend(Config(dict(test_evaluator=other)), 'faster')
+
+
+# The benchmark.
+
+
+def test_replicated_pairs():
+    truth, found = random_case(3)
+    grown, more = eval_speed.replicate(truth, found, 20)
+    assert len(grown['images']) == 24
+    assert len({image['id'] for image in grown['images']}) == 24
+    assert len(more) == 4 * len(found)
+    ids = [one['id'] for one in grown['annotations']]
+    assert len(set(ids)) == len(ids) == 4 * len(truth['annotations'])
+    once, often = (
+        run('pycocotools', *case, 'bbox')
+        for case in ((truth, found), (grown, more))
+    )
+    # As many copies of every match: the same recall.
+    np.testing.assert_allclose(often.stats[6:], once.stats[6:])
+
+
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+def test_engines_are_timed(tmp_path, kind):
+    files = [tmp_path / name for name in ('gt.json', 'dt.json')]
+    for file, content in zip(
+        files, random_case(4, kind == 'segm'), strict=True
+    ):
+        file.write_text(json.dumps(content))
+    speed = eval_speed.compare(*files, kind, images=12, runs=3)
+    assert speed.images == 12
+    assert speed.difference <= 1e-9
+    for engine in ENGINES:
+        assert len(speed.seconds[engine]) == 3
+        assert 0 < speed.medians[engine] < 10
+        assert speed.spreads[engine] > 0
+    medians = speed.medians
+    assert speed.ratio == medians['pycocotools'] / medians['faster']
+
+
+def test_engines_must_agree(tmp_path, monkeypatch):
+    truth, found = random_case(5)
+    files = [tmp_path / name for name in ('gt.json', 'dt.json')]
+    for file, content in zip(files, (truth, found), strict=True):
+        file.write_text(json.dumps(content))
+    evaluate = eval_speed.evaluate
+
+    def shifted(*arguments):
+        seconds, result = evaluate(*arguments)
+        if arguments[-1] == 'faster':
+            result['recall'] += 1e-8
+        return seconds, result
+
+    monkeypatch.setattr(eval_speed, 'evaluate', shifted)
+    with pytest.raises(InputError, match='recall of bbox differs by 1'):
+        eval_speed.compare(*files, 'bbox', images=6, runs=1)
