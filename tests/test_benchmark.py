@@ -9,10 +9,15 @@ from modules import randomise
 from torch import nn
 
 from mmdet_attn import __all__ as names
-from mmdet_attn.analysis.formulas import FORMULAS
-from mmdet_attn.analysis.network_speed import network_cases
-from mmdet_attn.analysis.speed import STAGES, Setup, build_module, module_cases
-from mmdet_attn.analysis.timing import compare, keep_memory, peak_mib
+from mmdet_attn.analysis.speed.formulas import FORMULAS
+from mmdet_attn.analysis.speed.modules import (
+    STAGES,
+    Setup,
+    build_module,
+    module_cases,
+)
+from mmdet_attn.analysis.speed.networks import network_cases
+from mmdet_attn.analysis.speed.timing import compare, keep_memory, peak_mib
 
 TOOL = 'tools/analysis_tools/benchmark.py'
 NOT_MODULES = {'Attention', 'AttentionNeck', 'Gate', 'SimAMConv2d'}

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_attn import ECA
 from mmdet_attn.analysis.complexity import PAPER, complexity
-from mmdet_attn.analysis.paper import TABLE_5
+from mmdet_attn.analysis.results.paper import TABLE_5
 from mmdet_attn.errors import InputError
 
 

@@ -5,7 +5,7 @@ import json
 import cv2
 import pytest
 
-from mmdet_attn.analysis.curves import plot_curves, read_scalars
+from mmdet_attn.analysis.results.curves import plot_curves, read_scalars
 from mmdet_attn.errors import InputError
 
 

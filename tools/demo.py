@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_attn.analysis.curves import plot_curves
+from mmdet_attn.analysis.results.curves import plot_curves
 from mmdet_attn.cli import user_errors
 from mmdet_attn.errors import InputError
 

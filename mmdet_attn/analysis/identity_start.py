@@ -64,7 +64,7 @@ def job_config(job: Job, cfg: Config, work: Path, epochs: int) -> Config:
     cfg.train_cfg.update(
         max_epochs=BASE_EPOCHS if job == BASE else epochs, val_interval=1
     )
-    plugin = dict(type=f'mmdet_attn.{job.module}')
+    plugin: dict = dict(type=f'mmdet_attn.{job.module}')
     if job.start == 'identity':
         plugin['identity_init'] = True
     cfg.model.backbone.plugins = job.module and [

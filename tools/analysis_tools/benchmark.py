@@ -18,15 +18,15 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from mmdet_attn.analysis.formulas import FORMULAS
-from mmdet_attn.analysis.speed import (
+from mmdet_attn.analysis.speed.formulas import FORMULAS
+from mmdet_attn.analysis.speed.modules import (
     AGAINST,
     Setup,
     check_against,
     module_cases,
 )
-from mmdet_attn.analysis.speed_report import make_table, measure, plot_cost
-from mmdet_attn.analysis.timing import keep_memory
+from mmdet_attn.analysis.speed.report import make_table, measure, plot_cost
+from mmdet_attn.analysis.speed.timing import keep_memory
 from mmdet_attn.cli import require_stack, user_errors
 from mmdet_attn.errors import InputError
 
@@ -126,7 +126,7 @@ def evaluation(args):
     for file in args.pair:
         if not Path(file).is_file():
             raise InputError(f'{file}: no such file.')
-    from mmdet_attn.analysis.eval_speed import compare
+    from mmdet_attn.analysis.speed.evaluation import compare
 
     rows = []
     for kind in ('bbox', 'segm'):
@@ -155,7 +155,7 @@ def cases(args, size, setup):
     if args.what == 'modules':
         names = names or AGAINST[args.against]
         return module_cases(names, size, args.batch or 2, setup, args.against)
-    from mmdet_attn.analysis.network_speed import network_cases
+    from mmdet_attn.analysis.speed.networks import network_cases
 
     names = names or FORMULAS
     return network_cases(

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mmdet_attn.analysis.compare import compare
-from mmdet_attn.analysis.curves import plot_comparison
-from mmdet_attn.analysis.data import as_json
-from mmdet_attn.analysis.report import markdown
+from mmdet_attn.analysis.results.compare import compare
+from mmdet_attn.analysis.results.curves import plot_comparison
+from mmdet_attn.analysis.results.data import as_json
+from mmdet_attn.analysis.results.report import markdown
 from mmdet_attn.cli import check_output, user_errors
 
 

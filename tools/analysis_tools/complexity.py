@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mmdet_attn.analysis.complexity import complexity
-from mmdet_attn.analysis.paper import TABLE_5
+from mmdet_attn.analysis.results.paper import TABLE_5
 from mmdet_attn.cli import require_stack, user_errors
 from mmdet_attn.errors import InputError
 

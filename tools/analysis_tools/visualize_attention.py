@@ -75,7 +75,7 @@ def main():
     images = collect_images(args.images, '--out')
     classes = None
     if args.ann:
-        from mmdet_attn.analysis.image_groups import images_by_class
+        from mmdet_attn.analysis.maps.image_groups import images_by_class
 
         classes = images_by_class(args.ann, images)
     inferencer = load_inferencer(
@@ -86,7 +86,7 @@ def main():
         strict=not args.non_strict,
     )
     check_readable(images)
-    from mmdet_attn.analysis.attention_maps import attention_maps
+    from mmdet_attn.analysis.maps.report import attention_maps
 
     page = attention_maps(
         inferencer,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from mmdet_attn.analysis.attention import entries, short
+from mmdet_attn.analysis.results.attention import entries, short
 
 # What an attention module brings along: no reason to call a gain unfair.
 OF_ATTENTION = ('attention', 'kernel sizes', "attention's start")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import mmdet_attn
-from mmdet_attn.analysis.formulas import FORMULAS
-from mmdet_attn.analysis.timing import Run
+from mmdet_attn.analysis.speed.formulas import FORMULAS
+from mmdet_attn.analysis.speed.timing import Run
 from mmdet_attn.errors import InputError
 
 # The stages of ResNet-50: channels and stride.

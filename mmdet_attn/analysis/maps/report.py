@@ -9,16 +9,21 @@ from typing import Any
 from PIL import Image
 from rich.progress import track
 
-from mmdet_attn.analysis.gate_plots import plot_alphas
-from mmdet_attn.analysis.gate_views import (
+from mmdet_attn.analysis.maps.gate_plots import plot_alphas
+from mmdet_attn.analysis.maps.gate_views import (
     attention_of,
     by_stage,
     gate_views,
     look_at,
 )
-from mmdet_attn.analysis.image_groups import curve_groups, curves_sentence
-from mmdet_attn.analysis.page import Content, Picture, data_uri, render_page
-from mmdet_attn.analysis.stage_section import new_folder, stage_section
+from mmdet_attn.analysis.maps.image_groups import curve_groups, curves_sentence
+from mmdet_attn.analysis.maps.page import (
+    Content,
+    Picture,
+    data_uri,
+    render_page,
+)
+from mmdet_attn.analysis.maps.stage_section import new_folder, stage_section
 
 SIDE = 640  # pixels of the longer side of a picture in the page
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from mmengine.config import Config
 
-from mmdet_attn.analysis.attention import (
+from mmdet_attn.analysis.results.attention import (
     describe,
     entries,
     kernel_sizes,
     modules,
     short,
 )
-from mmdet_attn.analysis.images import data_set, image_scale
-from mmdet_attn.analysis.logs import Run
+from mmdet_attn.analysis.results.images import data_set, image_scale
+from mmdet_attn.analysis.results.logs import Run
 
 # Only the first run decides on these.
 AT_START = ('weights', "attention's start", 'detector loaded')

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from mmengine.config import Config
 
-from mmdet_attn.analysis.attention import short
+from mmdet_attn.analysis.results.attention import short
 
 COCO = 'COCO train2017, val2017'
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmdet_attn.analysis.gate_plots import plot_channels
-from mmdet_attn.analysis.gate_views import GateView, Look
-from mmdet_attn.analysis.heat_maps import colour_range, enlarge, overlay
-from mmdet_attn.analysis.page import Picture, Row, Stage, data_uri
+from mmdet_attn.analysis.maps.gate_plots import plot_channels
+from mmdet_attn.analysis.maps.gate_views import GateView, Look
+from mmdet_attn.analysis.maps.heat_maps import colour_range, enlarge, overlay
+from mmdet_attn.analysis.maps.page import Picture, Row, Stage, data_uri
 
 SIDE = 300  # pixels of the longer side of a heat map in the page
 

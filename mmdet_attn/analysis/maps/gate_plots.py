@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_attn.analysis.gate_views import GateView, by_stage
+from mmdet_attn.analysis.maps.gate_views import GateView, by_stage
 
 # Okabe and Ito's, which colour-blind people can tell apart.
 CYCLE = (

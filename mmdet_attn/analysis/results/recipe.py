@@ -1,6 +1,6 @@
 """The recipe of the ECA-Net paper's detectors, in the words of a set-up."""
 
-from mmdet_attn.analysis.images import COCO
+from mmdet_attn.analysis.results.images import COCO
 
 # Section 4.1: 4 GPUs with 2 images each, SGD, 12 epochs.
 RECIPE = {

@@ -11,8 +11,8 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from mmdet_attn.analysis.heat_maps import COLOURS
-from mmdet_attn.analysis.page_template import TEMPLATE
+from mmdet_attn.analysis.maps.heat_maps import COLOURS
+from mmdet_attn.analysis.maps.page_template import TEMPLATE
 
 
 class Picture(NamedTuple):

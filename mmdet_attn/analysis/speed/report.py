@@ -5,8 +5,8 @@ from statistics import geometric_mean
 
 from rich.table import Table
 
-from mmdet_attn.analysis.speed import Case, Setup
-from mmdet_attn.analysis.timing import compare, peak_mib
+from mmdet_attn.analysis.speed.modules import Case, Setup
+from mmdet_attn.analysis.speed.timing import compare, peak_mib
 
 
 def measure(case: Case, setup: Setup, rounds: int) -> dict:

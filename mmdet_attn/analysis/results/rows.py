@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmdet_attn.analysis.attention import entries, modules, short
-from mmdet_attn.analysis.paper import paper_ap
+from mmdet_attn.analysis.results.attention import entries, modules, short
+from mmdet_attn.analysis.results.paper import paper_ap
 
 DETECTORS = {
     'FasterRCNN': ('faster_rcnn', 'Faster R-CNN'),

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmdet_attn.analysis.compare import Comparison
-from mmdet_attn.analysis.paper import AP
+from mmdet_attn.analysis.results.compare import Comparison
+from mmdet_attn.analysis.results.paper import AP
 
 
 def as_json(compared: Sequence[Comparison]) -> list[dict[str, Any]]:

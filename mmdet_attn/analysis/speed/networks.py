@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmdet_attn.analysis.speed import Case, Setup
-from mmdet_attn.analysis.timing import Run
+from mmdet_attn.analysis.speed.modules import Case, Setup
+from mmdet_attn.analysis.speed.timing import Run
 
 DETECTOR = 'faster_rcnn_r50'
 

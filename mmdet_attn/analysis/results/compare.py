@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmdet_attn.analysis.differences import (
+from mmdet_attn.analysis.results.differences import (
     OF_ATTENTION,
     Difference,
     all_differences,
     differences,
 )
-from mmdet_attn.analysis.images import COCO
-from mmdet_attn.analysis.paper import AP, NOTES, paper_ap, paper_gain
-from mmdet_attn.analysis.recipe import recipe
-from mmdet_attn.analysis.training import Training, read_training
+from mmdet_attn.analysis.results.images import COCO
+from mmdet_attn.analysis.results.paper import AP, NOTES, paper_ap, paper_gain
+from mmdet_attn.analysis.results.recipe import recipe
+from mmdet_attn.analysis.results.training import Training, read_training
 from mmdet_attn.errors import InputError
 
 KINDS = {'bbox': 'box', 'segm': 'mask'}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet_attn.analysis.compare import KINDS, Comparison
-from mmdet_attn.analysis.logs import AP_KEYS, read_scalars
+from mmdet_attn.analysis.results.compare import KINDS, Comparison
+from mmdet_attn.analysis.results.logs import AP_KEYS, read_scalars
 
 # Distinct also for the colour-blind (Okabe and Ito).
 COLOURS = (

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from mmdet_attn.analysis.gates import Seen, record_gates, summarise
-from mmdet_attn.analysis.heat_maps import Geometry
+from mmdet_attn.analysis.maps.gates import Seen, record_gates, summarise
+from mmdet_attn.analysis.maps.heat_maps import Geometry
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.plugins import plugins_of
 

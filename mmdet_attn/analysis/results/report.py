@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from mmdet_attn.analysis.compare import KINDS, Comparison
-from mmdet_attn.analysis.differences import Difference
-from mmdet_attn.analysis.paper import AP
-from mmdet_attn.analysis.recipe import NOT_STATED, RECIPE, recipe
+from mmdet_attn.analysis.results.compare import KINDS, Comparison
+from mmdet_attn.analysis.results.differences import Difference
+from mmdet_attn.analysis.results.paper import AP
+from mmdet_attn.analysis.results.recipe import NOT_STATED, RECIPE, recipe
 
 HEADS = ('training', 'epoch', 'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 PAPER = 'the paper'

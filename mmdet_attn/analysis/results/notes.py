@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from mmengine.config import Config
 
-from mmdet_attn.analysis.differences import Difference, all_differences
-from mmdet_attn.analysis.logs import Run
-from mmdet_attn.analysis.setup import AT_START, facts
+from mmdet_attn.analysis.results.differences import Difference, all_differences
+from mmdet_attn.analysis.results.logs import Run
+from mmdet_attn.analysis.results.setup import AT_START, facts
 
 
 def of_losses(train: list[dict]) -> list[str]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdet_attn.analysis.logs import METRICS, Run, join, read_runs
-from mmdet_attn.analysis.notes import of_losses, of_runs
-from mmdet_attn.analysis.paper import AP
-from mmdet_attn.analysis.rows import Identity, identify
-from mmdet_attn.analysis.setup import AT_START, facts
+from mmdet_attn.analysis.results.logs import METRICS, Run, join, read_runs
+from mmdet_attn.analysis.results.notes import of_losses, of_runs
+from mmdet_attn.analysis.results.paper import AP
+from mmdet_attn.analysis.results.rows import Identity, identify
+from mmdet_attn.analysis.results.setup import AT_START, facts
 from mmdet_attn.errors import InputError
 
 
