@@ -395,6 +395,7 @@ def test_demo(trained, tmp_path):
         'analysis_tools/benchmark.py',
         'analysis_tools/compare_results.py',
         'analysis_tools/complexity.py',
+        'analysis_tools/identity_start.py',
         'analysis_tools/visualize_attention.py',
         'dataset_converters/make_shapes.py',
         'model_converters/convert_checkpoint.py',

@@ -1,0 +1,92 @@
+"""The experiment on the identity start, on the very small set."""
+
+import json
+
+import pytest
+from conftest import ROOT, run_here
+from mmengine.config import Config
+
+from mmdet_attn.analysis import identity_start
+from mmdet_attn.analysis.identity_start import (
+    BASE,
+    Job,
+    job_config,
+    make_jobs,
+    plot_starts,
+    run_job,
+)
+
+TOOL = 'tools/analysis_tools/identity_start.py'
+CONFIG = str(ROOT / 'configs/demo/faster_rcnn_r50_eca_shapes.py')
+
+
+def test_every_module_starts_both_ways_beside_none():
+    jobs = make_jobs(['ECA', 'SE'], [3, 4])
+    assert len(jobs) == 2 * (1 + 2 * 2)
+    assert jobs[0] == Job(None, 'none', 3)
+    assert {j[:2] for j in jobs} == {
+        (None, 'none'),
+        ('ECA', 'paper'),
+        ('ECA', 'identity'),
+        ('SE', 'paper'),
+        ('SE', 'identity'),
+    }
+
+
+def test_starts_differ_in_nothing_else(tmp_path):
+    (tmp_path / BASE.name).mkdir()
+    (tmp_path / BASE.name / 'epoch_4.pth').touch()
+    paper, identity = (
+        job_config(
+            Job('CBAM', start, 1), Config.fromfile(CONFIG), tmp_path, 3
+        ).to_dict()
+        for start in ('paper', 'identity')
+    )
+    (plugin,) = paper['model']['backbone']['plugins']
+    assert plugin['cfg'] == {'type': 'mmdet_attn.CBAM'}
+    (plugin,) = identity['model']['backbone']['plugins']
+    assert plugin['cfg'].pop('identity_init') is True
+    for name in ('work_dir', 'experiment_name'):
+        assert paper.pop(name) != identity.pop(name)
+    assert paper == identity
+    assert paper['load_from'].endswith('epoch_4.pth')
+
+
+def test_identity_start_has_the_ap_of_the_trained_detector(
+    shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(identity_start, 'BASE_EPOCHS', 1)
+    rest = CONFIG, str(shapes), str(tmp_path), 1
+    base = run_job(BASE, *rest)
+    row = run_job(Job('ECA', 'identity', 1), *rest)
+    assert len(base['ap']) == 1
+    assert len(row['ap']) == 2
+    assert row['ap'][0] == base['ap'][0]
+    # The second time it is read, not run.
+    (tmp_path / 'ECA_identity_1/result.json').write_text('{"ap": [2]}')
+    assert run_job(Job('ECA', 'identity', 1), *rest) == {'ap': [2]}
+
+
+def test_picture(tmp_path):
+    rows = [
+        {**job._asdict(), 'ap': [0.1, 0.2, 0.1 * job.seed]}
+        for job in make_jobs(['ECA'], [1, 2])
+    ]
+    file = tmp_path / 'starts.png'
+    plot_starts(0.3, json.loads(json.dumps(rows)), file)
+    assert file.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--modules', 'EAC'], 'mmdet_attn has no module EAC'),
+        (['--modules', 'GC'], 'GC has no identity_init to compare with'),
+        (['--epochs', '0'], '--epochs must be at least 1, got 0'),
+        (['--workers', '0'], '--workers must be at least 1, got 0'),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    code, output = run_here(TOOL, *arguments)
+    assert code == 2
+    assert message in output
