@@ -14,9 +14,10 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 AP = 'coco/bbox_mAP'
-BASE_EPOCHS = 4
+BASE_EPOCHS = 6
+BATCH = 8  # that of the demo's two processes
 # Images of an epoch after the insertion, and of an evaluation.
-TRAIN, VAL = 200, 75
+TRAIN, VAL = 160, 75
 STARTS = ('paper', 'identity')
 
 
@@ -59,6 +60,8 @@ def job_config(job: Job, cfg: Config, work: Path, epochs: int) -> Config:
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(num_workers=0, persistent_workers=False)
+        if split == 'train':
+            loader.batch_size = BATCH
         if split != 'train' or job != BASE:
             loader.dataset.indices = TRAIN if split == 'train' else VAL
     cfg.train_cfg.update(
