@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import torch
 from conftest import ROOT, run_here
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
-from mmdet_attn.analysis import identity_start
 from mmdet_attn.analysis.identity_start import (
-    BASE,
     Job,
     job_config,
     make_jobs,
@@ -34,11 +35,13 @@ def test_every_module_starts_both_ways_beside_none():
 
 
 def test_starts_differ_in_nothing_else(tmp_path):
-    (tmp_path / BASE.name).mkdir()
-    (tmp_path / BASE.name / 'epoch_4.pth').touch()
     paper, identity = (
         job_config(
-            Job('CBAM', start, 1), Config.fromfile(CONFIG), tmp_path, 3
+            Job('CBAM', start, 1),
+            Config.fromfile(CONFIG),
+            'epoch_8.pth',
+            tmp_path,
+            3,
         ).to_dict()
         for start in ('paper', 'identity')
     )
@@ -48,20 +51,24 @@ def test_starts_differ_in_nothing_else(tmp_path):
     assert plugin['cfg'].pop('identity_init') is True
     for name in ('work_dir', 'experiment_name'):
         assert paper.pop(name) != identity.pop(name)
+    del paper['visualizer'], identity['visualizer']
     assert paper == identity
-    assert paper['load_from'].endswith('epoch_4.pth')
+    assert paper['load_from'] == 'epoch_8.pth'
 
 
-def test_identity_start_has_the_ap_of_the_trained_detector(
-    shapes, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(identity_start, 'BASE_EPOCHS', 1)
-    rest = CONFIG, str(shapes), str(tmp_path), 1
-    base = run_job(BASE, *rest)
-    row = run_job(Job('ECA', 'identity', 1), *rest)
-    assert len(base['ap']) == 1
-    assert len(row['ap']) == 2
-    assert row['ap'][0] == base['ap'][0]
+def test_identity_start_has_the_ap_of_the_detector(shapes, tmp_path):
+    """Before the first step: a detector of random weights will do."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.plugins = None
+    trained = tmp_path / 'plain.pth'
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    torch.save(MODELS.build(cfg.model).state_dict(), trained)
+    rest = CONFIG, str(shapes), str(trained), str(tmp_path), 1
+    plain = run_job(Job(None, 'none', 0), *rest)
+    inserted = run_job(Job('ECA', 'identity', 1), *rest)
+    assert len(plain['ap']) == len(inserted['ap']) == 2
+    assert inserted['ap'][0] == plain['ap'][0]
     # The second time it is read, not run.
     (tmp_path / 'ECA_identity_1/result.json').write_text('{"ap": [2]}')
     assert run_job(Job('ECA', 'identity', 1), *rest) == {'ap': [2]}

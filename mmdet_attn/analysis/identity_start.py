@@ -14,15 +14,14 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 AP = 'coco/bbox_mAP'
-BASE_EPOCHS = 6
-BATCH = 8  # that of the demo's two processes
+BATCH = 8
 # Images of an epoch after the insertion, and of an evaluation.
 TRAIN, VAL = 160, 75
 STARTS = ('paper', 'identity')
 
 
 class Job(NamedTuple):
-    """One training: of the plain detector, or on from it."""
+    """One training on from the trained detector."""
 
     module: str | None
     start: str
@@ -31,9 +30,6 @@ class Job(NamedTuple):
     @property
     def name(self) -> str:
         return '_'.join([self.module or 'plain', self.start, str(self.seed)])
-
-
-BASE = Job(None, 'base', 0)
 
 
 def make_jobs(modules: list[str], seeds: list[int]) -> list[Job]:
@@ -50,47 +46,46 @@ def make_jobs(modules: list[str], seeds: list[int]) -> list[Job]:
     ]
 
 
-def job_config(job: Job, cfg: Config, work: Path, epochs: int) -> Config:
+def job_config(
+    job: Job, cfg: Config, trained: str, work: Path, epochs: int
+) -> Config:
     """The config of a training, from that of the demo's detector."""
     cfg.work_dir = str(work / job.name)
     cfg.experiment_name = job.name
     cfg.randomness = dict(seed=job.seed)
     cfg.log_level = 'WARNING'
+    # Else every training of a process writes into the first one's log.
+    cfg.visualizer.name = job.name
     cfg.default_hooks.checkpoint.update(max_keep_ckpts=1)
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(num_workers=0, persistent_workers=False)
-        if split == 'train':
-            loader.batch_size = BATCH
-        if split != 'train' or job != BASE:
-            loader.dataset.indices = TRAIN if split == 'train' else VAL
-    cfg.train_cfg.update(
-        max_epochs=BASE_EPOCHS if job == BASE else epochs, val_interval=1
-    )
+        loader.dataset.indices = TRAIN if split == 'train' else VAL
+    cfg.train_dataloader.batch_size = BATCH
+    cfg.train_cfg.update(max_epochs=epochs, val_interval=1)
     plugin: dict = dict(type=f'mmdet_attn.{job.module}')
     if job.start == 'identity':
         plugin['identity_init'] = True
     cfg.model.backbone.plugins = job.module and [
         dict(cfg=plugin, position='after_conv3')
     ]
-    if job == BASE:
-        cfg.param_scheduler[1].end = BASE_EPOCHS
-    else:
-        cfg.load_from = str(next((work / BASE.name).glob('epoch_*.pth')))
-        cfg.optim_wrapper.optimizer.lr /= 4
-        cfg.param_scheduler = [
-            dict(
-                type='CosineAnnealingLR',
-                begin=0,
-                end=epochs,
-                eta_min=1e-5,
-                convert_to_iter_based=True,
-            )
-        ]
+    cfg.load_from = trained
+    cfg.optim_wrapper.optimizer.lr /= 4
+    cfg.param_scheduler = [
+        dict(
+            type='CosineAnnealingLR',
+            begin=0,
+            end=epochs,
+            eta_min=1e-5,
+            convert_to_iter_based=True,
+        )
+    ]
     return cfg
 
 
-def run_job(job: Job, config: str, data: str, work: str, epochs: int) -> dict:
+def run_job(
+    job: Job, config: str, data: str, trained: str, work: str, epochs: int
+) -> dict:
     """Train and return AP before the first step and after each epoch.
 
     What has been run before is read from its file.
@@ -104,8 +99,9 @@ def run_job(job: Job, config: str, data: str, work: str, epochs: int) -> dict:
     from mmdet_attn.datasets.coco_folder import use_data_root
     from mmdet_attn.launch import build_runner
 
-    torch.set_num_threads(2 if job == BASE else 1)  # others run beside it
-    cfg = job_config(job, Config.fromfile(config), Path(work), epochs)
+    torch.set_num_threads(1)  # others run beside it
+    cfg = Config.fromfile(config)
+    cfg = job_config(job, cfg, trained, Path(work), epochs)
     use_data_root(cfg, data, ('train', 'val'))
     found: list[float] = []
 
@@ -113,15 +109,14 @@ def run_job(job: Job, config: str, data: str, work: str, epochs: int) -> dict:
         """Evaluates before the training, too, and keeps AP."""
 
         def before_train(self, runner) -> None:
-            if job != BASE:
-                runner.val_loop.run()
+            runner.val_loop.run()
 
         def after_val_epoch(self, runner, metrics=None) -> None:
             found.append(metrics[AP])
 
     runner = build_runner(cfg)
     runner.register_hook(Keep())
-    # The summaries of 22 trainings would drown the table.
+    # The summaries of all trainings would drown the table.
     with contextlib.redirect_stdout(io.StringIO()):
         runner.train()
     row = {**job._asdict(), 'ap': found}

@@ -8,6 +8,7 @@ every epoch. Carries on where it was interrupted. About 15 minutes on 2 cores.
 import argparse
 import json
 import multiprocessing
+import subprocess
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
@@ -18,7 +19,6 @@ from rich.table import Table
 
 import mmdet_attn
 from mmdet_attn.analysis.identity_start import (
-    BASE,
     make_jobs,
     plot_starts,
     run_job,
@@ -26,8 +26,9 @@ from mmdet_attn.analysis.identity_start import (
 from mmdet_attn.cli import require_stack, user_errors
 from mmdet_attn.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-CONFIG = CONFIGS / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / 'tools'
+CONFIG = ROOT / 'configs' / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
 
 
 def parse_args():
@@ -76,6 +77,29 @@ def check(args):
             raise InputError(f'--{option} must be at least 1, got {value}.')
 
 
+def train_plain(args, work):
+    """The checkpoint of the detector without attention."""
+    folder = work / 'plain'
+    last = folder / 'last_checkpoint'
+    if not (folder / 'epoch_8.pth').is_file():
+        print('training the plain detector', flush=True)
+        command = [
+            *(TOOLS / 'dist_train.sh', CONFIG, args.workers),
+            *('--work-dir', folder, '--data-root', args.data, '--resume'),
+            *('--cfg-options', 'model.backbone.plugins=None'),
+        ]
+        with open(work / 'plain.log', 'w') as log:
+            done = subprocess.run(
+                [str(part) for part in command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode:
+            raise InputError(f'the training failed: see {log.name}.')
+    return last.read_text().strip()
+
+
 @user_errors
 def main():
     args = parse_args()
@@ -87,20 +111,19 @@ def main():
         make_shapes(args.data)
     work = Path(args.work_dir)
     work.mkdir(parents=True, exist_ok=True)
-    rest = str(CONFIG), args.data, str(work), args.epochs
+    trained = train_plain(args, work)
+    rest = str(CONFIG), args.data, trained, str(work), args.epochs
     jobs = make_jobs(args.modules, args.seeds)
     with ProcessPoolExecutor(
         args.workers, multiprocessing.get_context('spawn')
     ) as pool:
-        print('training the plain detector', flush=True)
-        base = pool.submit(run_job, BASE, *rest).result()
         futures = {pool.submit(run_job, job, *rest): job for job in jobs}
         for future in track(
             as_completed(futures), 'training on', total=len(jobs)
         ):
             future.result()
     rows = [future.result() for future in futures]
-    before = base['ap'][-1]
+    before = rows[0]['ap'][0]
 
     table = Table(title=f'box AP; {100 * before:.1f} before the insertion')
     table.add_column('module')
@@ -117,8 +140,7 @@ def main():
         table.add_row(kind[0] or 'no attention', kind[1], *cells)
     Console().print(table)
     print(f'mean (lowest-highest) of {len(args.seeds)} seeds; {work}')
-    content = {'base': base, 'rows': rows}
-    (work / 'results.json').write_text(json.dumps(content, indent=2) + '\n')
+    (work / 'results.json').write_text(json.dumps(rows, indent=2) + '\n')
     plot_starts(before, rows, work / 'results.png')
 
 
