@@ -8,7 +8,9 @@ every epoch. Carries on where it was interrupted. About 15 minutes on 2 cores.
 import argparse
 import json
 import multiprocessing
+import os
 import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
@@ -88,11 +90,15 @@ def train_plain(args, work):
             *('--work-dir', folder, '--data-root', args.data, '--resume'),
             *('--cfg-options', 'model.backbone.plugins=None'),
         ]
+        # torchrun lies beside the Python that runs this.
+        here = str(Path(sys.executable).parent)
+        path = os.pathsep.join([here, os.environ.get('PATH', '')])
         with open(work / 'plain.log', 'w') as log:
             done = subprocess.run(
                 [str(part) for part in command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, 'PATH': path},
                 check=False,
             )
         if done.returncode:
