@@ -45,7 +45,14 @@ setup(
     python_requires='>=3.10',
     # Neither stack is named here: they share import names and would
     # overwrite each other. The extras name them.
-    install_requires=['torch>=2.6', 'matplotlib', 'numpy', 'rich'],
+    install_requires=[
+        'torch>=2.6',
+        'jinja2',
+        'matplotlib',
+        'numpy',
+        'pillow',
+        'rich',
+    ],
     extras_require={
         'onedl': [
             'onedl-mmengine>=0.10.12',

@@ -111,7 +111,8 @@ def test_wheel_has_configs_and_tools_for_mim(wheel):
     for extra in ('onedl', 'openmmlab', 'dev'):
         assert f'Provides-Extra: {extra}' in metadata
     needed = re.findall(r'Requires-Dist: ([\w-]+)[^;\n]*\n', metadata)
-    assert set(needed) == {'torch', 'matplotlib', 'numpy', 'rich'}
+    named = {'torch', 'jinja2', 'matplotlib', 'numpy', 'pillow', 'rich'}
+    assert set(needed) == named
 
 
 def test_installed_wheel_trains_by_config_name(wheel, tmp_path):
