@@ -77,8 +77,8 @@ def parse_args():
         '--pair',
         nargs=2,
         metavar=('GT.json', 'DT.json'),
-        help='for --what evaluation: COCO annotations and results with boxes '
-        'and masks, replicated to 2,000 images',
+        help='for --what evaluation: COCO annotations and results, boxes or '
+        'masks or both, replicated to 2,000 images',
     )
     add('--json', metavar='FILE', help='write the figures here')
     add('--plot', metavar='FILE.png', help='draw cost against parameters here')
@@ -120,7 +120,7 @@ def check(args):
 
 
 def evaluation(args):
-    """Boxes and masks with both engines, as a table on the terminal."""
+    """Boxes or masks with both engines, as lines on the terminal."""
     if not args.pair:
         raise InputError('--what evaluation needs --pair GT.json DT.json.')
     for file in args.pair:
@@ -128,8 +128,15 @@ def evaluation(args):
             raise InputError(f'{file}: no such file.')
     from mmdet_attn.analysis.speed.evaluation import compare
 
+    detections = json.loads(Path(args.pair[1]).read_text())
+    keys = {'bbox': 'bbox', 'segm': 'segmentation'}
+    kinds = [
+        k for k, key in keys.items() if detections and key in detections[0]
+    ]
+    if not kinds:
+        raise InputError(f'{args.pair[1]} has neither boxes nor masks.')
     rows = []
-    for kind in ('bbox', 'segm'):
+    for kind in kinds:
         speed = compare(*args.pair, kind, runs=args.rounds)
         rows.append(
             {
