@@ -15,8 +15,7 @@ from mmengine.config import Config
 
 AP = 'coco/bbox_mAP'
 BATCH = 8
-# Images of an epoch after the insertion, and of an evaluation.
-TRAIN, VAL = 160, 75
+TRAIN = 160  # images of an epoch after the insertion
 STARTS = ('paper', 'identity')
 
 
@@ -60,7 +59,7 @@ def job_config(
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.indices = TRAIN if split == 'train' else VAL
+    cfg.train_dataloader.dataset.indices = TRAIN
     cfg.train_dataloader.batch_size = BATCH
     cfg.train_cfg.update(max_epochs=epochs, val_interval=1)
     plugin: dict = dict(type=f'mmdet_attn.{job.module}')

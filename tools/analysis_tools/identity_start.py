@@ -30,6 +30,7 @@ from mmdet_attn.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
+VAL = 75  # images: every training evaluates several times
 CONFIG = ROOT / 'configs' / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
 
 
@@ -48,12 +49,9 @@ def parse_args():
         '--epochs', type=int, default=3, help='after the insertion'
     )
     parser.add_argument(
-        '--data', default='data/shapes', help='the set; rendered if missing'
-    )
-    parser.add_argument(
         '--work-dir',
         default='work_dirs/identity_start',
-        help='gets results.json, results.png and all trainings',
+        help='gets the set, all trainings, results.json and results.png',
     )
     parser.add_argument(
         '--workers', type=int, default=2, help='trainings at a time, on CPU'
@@ -79,15 +77,15 @@ def check(args):
             raise InputError(f'--{option} must be at least 1, got {value}.')
 
 
-def train_plain(args, work):
+def train_plain(work, data, workers):
     """The checkpoint of the detector without attention."""
     folder = work / 'plain'
     last = folder / 'last_checkpoint'
     if not (folder / 'epoch_8.pth').is_file():
         print('training the plain detector', flush=True)
         command = [
-            *(TOOLS / 'dist_train.sh', CONFIG, args.workers),
-            *('--work-dir', folder, '--data-root', args.data, '--resume'),
+            *(TOOLS / 'dist_train.sh', CONFIG, workers),
+            *('--work-dir', folder, '--data-root', data, '--resume'),
             *('--cfg-options', 'model.backbone.plugins=None'),
         ]
         # torchrun lies beside the Python that runs this.
@@ -113,12 +111,13 @@ def main():
     require_stack()
     from mmdet_attn.datasets.shapes import make_shapes
 
-    if not Path(args.data, 'annotations/instances_val.json').is_file():
-        make_shapes(args.data)
     work = Path(args.work_dir)
     work.mkdir(parents=True, exist_ok=True)
-    trained = train_plain(args, work)
-    rest = str(CONFIG), args.data, trained, str(work), args.epochs
+    data = work / 'data'
+    if not (data / 'annotations/instances_val.json').is_file():
+        make_shapes(data, val=VAL)
+    trained = train_plain(work, data, args.workers)
+    rest = str(CONFIG), str(data), trained, str(work), args.epochs
     jobs = make_jobs(args.modules, args.seeds)
     with ProcessPoolExecutor(
         args.workers, multiprocessing.get_context('spawn')
