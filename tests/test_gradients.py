@@ -75,6 +75,24 @@ def test_gram(rows):
     assert gradgradcheck(gram, (x,))
 
 
+@pytest.mark.usefixtures('small_blocks')
+def test_gradients_of_each_sample():
+    """torch.func sees through the functions of our own."""
+    q = randn(3, 1, 2, 18).detach()
+    x, c, s = (
+        randn(3, 1, *shape).detach()
+        for shape in ((2, 4, 5), (2, 1, 1), (1, 4, 5))
+    )
+    for function, inputs in (
+        (lambda q: attend(q, q[:, :, :5], q[:, :, :5]).cos().sum(), (q,)),
+        (lambda q: gram(q).cos().sum(), (q,)),
+        (lambda *args: _Larger.apply(*args).cos().sum(), (x, c, s)),
+    ):
+        grad = torch.func.grad(function)
+        each = torch.stack([grad(*z) for z in zip(*inputs, strict=True)])
+        torch.testing.assert_close(torch.func.vmap(grad)(*inputs), each)
+
+
 def test_larger_of_two_products():
     x, c, s = randn(2, 3, 4, 5), randn(2, 3, 1, 1), randn(2, 1, 4, 5)
     s = (s * 2).detach().requires_grad_()

@@ -17,14 +17,17 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 class _Attend(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(
-        ctx: Any, rows: int, q: Tensor, k: Tensor, v: Tensor
-    ) -> Tensor:
-        ctx.rows = rows
-        ctx.save_for_backward(q, k, v)
+    def forward(rows: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = [v @ _weights(b, k).transpose(1, 2) for b in q.split(rows, 2)]
         return torch.cat(parts, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.rows = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

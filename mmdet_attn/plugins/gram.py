@@ -7,15 +7,20 @@ from torch import Tensor
 
 
 class _Gram(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor) -> Tensor:
         # Only one half of what lies off the diagonal blocks is computed.
         half = x.shape[1] // 2
         top = x[:, :half] @ x.transpose(1, 2)
         corner = x[:, half:] @ x[:, half:].transpose(1, 2)
         bottom = torch.cat([top[:, :, half:].transpose(1, 2), corner], 2)
         return torch.cat([top, bottom], 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

@@ -17,10 +17,15 @@ from mmdet_attn.plugins.pooling import mean
 class _Larger(torch.autograd.Function):
     """max(x c, x s), whose gradient takes 8 passes over the map, not 30."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, c: Tensor, s: Tensor) -> Tensor:
-        ctx.save_for_backward(x, c, s)
+    def forward(x: Tensor, c: Tensor, s: Tensor) -> Tensor:
         return torch.maximum(x * c, x * s)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
