@@ -143,7 +143,7 @@ def main():
             for v in zip(*curves, strict=True)
         ]
         table.add_row(kind[0] or 'no attention', kind[1], *cells)
-    Console().print(table)
+    Console(width=max(Console().width, 110)).print(table)
     print(f'mean (lowest-highest) of {len(args.seeds)} seeds; {work}')
     (work / 'results.json').write_text(json.dumps(rows, indent=2) + '\n')
     plot_starts(before, rows, work / 'results.png')
