@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from mmdet_attn.analysis.speed.formulas import FORMULAS
 from mmdet_attn.analysis.speed.modules import (
@@ -200,10 +199,8 @@ def main():
         Path(args.json).write_text(text + '\n', encoding='utf-8')
 
 
-def networks(args, sizes, machine):
-    """Modules or networks, as a table on the terminal."""
-    rows = []
-    other = args.against if args.what == 'modules' else 'plain'
+def measured(args, sizes):
+    """One row after the other, each shown as soon as it is there."""
     for backward in (False, True) if args.backward else (False,):
         setup = Setup(
             args.device,
@@ -213,14 +210,28 @@ def networks(args, sizes, machine):
             args.amp and getattr(torch, args.amp),
         )
         for size in sizes:
-            label = f'{"backward" if backward else "forward"}'
-            for case in track(
-                cases(args, size, setup), label, total=None, transient=True
-            ):
+            for case in cases(args, size, setup):
                 if isinstance(case, str):
-                    print(case)
-                else:
-                    rows.append(measure(case, setup, args.rounds))
+                    print(case, flush=True)
+                    continue
+                row = measure(case, setup, args.rounds)
+                print(
+                    f'{row["name"]} {row["size"]} {row["mode"]}: '
+                    f'{row["ratio"]:.3f}',
+                    flush=True,
+                )
+                yield row
+
+
+def networks(args, sizes, machine):
+    """Modules or networks, as a table on the terminal."""
+    rows = []
+    other = args.against if args.what == 'modules' else 'plain'
+    try:
+        for row in measured(args, sizes):
+            rows.append(row)
+    except KeyboardInterrupt:
+        print('interrupted: this is what was measured')
     options = [
         word
         for word, on in (
