@@ -73,7 +73,11 @@ def _listing(title, keys, note=lambda key: '') -> list[str]:
 
 def _causes(model, missing, unexpected, shapes) -> list[str]:
     modules = dict(model.named_modules())
-    plugins = {name for name, m in modules.items() if isinstance(m, Attention)}
+    # The outermost first: CBAM before the gates inside it.
+    plugins = sorted(
+        (name for name, m in modules.items() if isinstance(m, Attention)),
+        key=len,
+    )
     causes = []
 
     def owner(key):
