@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import re
-import time
+from time import sleep
 from unittest import mock
 
 import cv2
@@ -786,7 +786,7 @@ def test_true_logs(no_layout, tmp_path):
 
     short['optim_wrapper.optimizer.lr'] = 0.005
     set_trust(False)  # as tools/train.py, which can then resume
-    time.sleep(1.1)  # mmengine names the folder of a run by the second
+    sleep(1.1)  # mmengine names the folder of a run by the second
     train(work, 'retinanet_r50_eca', 4, math.nan, resume=True, **short)
     (each,) = compare([work])
     assert noted(each, 'finished, epoch 4 of 4')
