@@ -9,6 +9,7 @@ from modules import randomise
 from torch import nn
 
 from mmdet_attn import __all__ as names
+from mmdet_attn.analysis.speed import report
 from mmdet_attn.analysis.speed.formulas import FORMULAS
 from mmdet_attn.analysis.speed.modules import (
     STAGES,
@@ -139,6 +140,27 @@ def test_backbones(tmp_path):
     # 80 weights of the paper and an alpha in each of 16 blocks.
     assert forward['params'] == training['params'] == 80 + 16
     assert training['ms'] > forward['ms']
+
+
+def test_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
+    calls = []
+
+    def measure(case, setup, rounds):
+        calls.append(case.size)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return report_measure(case, setup, rounds)
+
+    report_measure = report.measure
+    monkeypatch.setattr(report, 'measure', measure)
+    file = tmp_path / 'speed.json'
+    code, output = run_here(
+        *(TOOL, '--modules', 'SEVar1', '--sizes', '32x32', '--json', file)
+    )
+    assert code == 0
+    assert 'interrupted: this is what was measured' in output
+    rows = json.loads(file.read_text())['rows']
+    assert [row['size'] for row in rows] == calls[:2]
 
 
 @pytest.mark.parametrize('backward', [False, True])
