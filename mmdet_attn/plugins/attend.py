@@ -59,7 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Memory grows with the number of positions, not with its square. Unlike
     the fused kernels of ``scaled_dot_product_attention`` it takes values that
     are wider than keys without padding these; ``torch.compile`` and
-    ``torch.export`` get that function.
+    ``torch.export`` get that function, which may then hold the whole matrix.
 
     Args:
         q: ``(N, d, L)``.

@@ -21,7 +21,8 @@ class PAM(Attention):
 
     i and j run over the H W positions; query and key are 1x1 convolutions to
     C/8 channels, the value one to C. Input and output are ``(N, C, H, W)``;
-    memory grows with H W, not with its square.
+    memory grows with H W, not with its square
+    (under ``torch.compile`` see :func:`attend`).
 
     Args:
         in_channels: C.

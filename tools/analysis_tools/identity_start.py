@@ -2,7 +2,7 @@
 
 Trains the demo's small detector without attention on the shapes set, inserts
 each module either way, trains on, and shows AP right after insertion and after
-every epoch. Carries on where it was interrupted. About 15 minutes on 2 cores.
+every epoch. Carries on where it was interrupted. Up to 20 minutes on 2 cores.
 """
 
 import argparse
