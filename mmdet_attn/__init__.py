@@ -18,11 +18,11 @@ _LAZY = {
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
     'FastCocoMetric': 'mmdet_attn.evaluation.coco_metric',
-    'LegacyBoxCoder': 'mmdet_attn.legacy',
-    'LegacyRetinaHead': 'mmdet_attn.legacy',
-    'LegacyRoIAlign': 'mmdet_attn.legacy',
-    'LegacyRoIExtractor': 'mmdet_attn.legacy',
-    'LegacyRoIHead': 'mmdet_attn.legacy',
+    'LegacyBoxCoder': 'mmdet_attn.mmdet1',
+    'LegacyRetinaHead': 'mmdet_attn.mmdet1',
+    'LegacyRoIAlign': 'mmdet_attn.mmdet1',
+    'LegacyRoIExtractor': 'mmdet_attn.mmdet1',
+    'LegacyRoIHead': 'mmdet_attn.mmdet1',
 }
 
 

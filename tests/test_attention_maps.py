@@ -20,12 +20,14 @@ from PIL import Image
 from torch import nn
 
 from mmdet_attn import GC, SE, Gate
-from mmdet_attn.analysis.maps.gate_plots import (
+from mmdet_attn.errors import InputError
+from mmdet_attn.inference import load_inferencer
+from mmdet_attn.look.gate_plots import (
     curves,
     plot_alphas,
     plot_channels,
 )
-from mmdet_attn.analysis.maps.gate_views import (
+from mmdet_attn.look.gate_views import (
     NO_GATE,
     REGIONS,
     GateView,
@@ -36,19 +38,19 @@ from mmdet_attn.analysis.maps.gate_views import (
     look_at,
     stage_of,
 )
-from mmdet_attn.analysis.maps.gates import Seen, record_gates, summarise
-from mmdet_attn.analysis.maps.heat_maps import (
+from mmdet_attn.look.gates import Seen, record_gates, summarise
+from mmdet_attn.look.heat_maps import (
     Geometry,
     colour_range,
     enlarge,
     overlay,
 )
-from mmdet_attn.analysis.maps.image_groups import (
+from mmdet_attn.look.image_groups import (
     curve_groups,
     curves_sentence,
     images_by_class,
 )
-from mmdet_attn.analysis.maps.page import (
+from mmdet_attn.look.page import (
     Content,
     Picture,
     Row,
@@ -56,9 +58,7 @@ from mmdet_attn.analysis.maps.page import (
     data_uri,
     render_page,
 )
-from mmdet_attn.analysis.maps.report import attention_maps
-from mmdet_attn.errors import InputError
-from mmdet_attn.inference import load_inferencer
+from mmdet_attn.look.report import attention_maps
 
 TOOL = 'tools/analysis_tools/visualize_attention.py'
 MAGENTA = (230, 20, 220)

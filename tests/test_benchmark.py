@@ -9,16 +9,16 @@ from modules import randomise
 from torch import nn
 
 from mmdet_attn import __all__ as names
-from mmdet_attn.analysis.speed import report
-from mmdet_attn.analysis.speed.formulas import FORMULAS
-from mmdet_attn.analysis.speed.modules import (
+from mmdet_attn.cost import report
+from mmdet_attn.cost.formulas import FORMULAS
+from mmdet_attn.cost.modules import (
     STAGES,
     Setup,
     build_module,
     module_cases,
 )
-from mmdet_attn.analysis.speed.networks import network_cases
-from mmdet_attn.analysis.speed.timing import compare, keep_memory, peak_mib
+from mmdet_attn.cost.networks import network_cases
+from mmdet_attn.cost.timing import compare, keep_memory, peak_mib
 
 TOOL = 'tools/analysis_tools/benchmark.py'
 NOT_MODULES = {'Attention', 'AttentionNeck', 'Gate', 'SimAMConv2d'}

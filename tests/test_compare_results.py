@@ -19,11 +19,12 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from mmdet_attn.analysis.results.attention import kernel_sizes
-from mmdet_attn.analysis.results.compare import compare
-from mmdet_attn.analysis.results.curves import plot_comparison
-from mmdet_attn.analysis.results.logs import Run, read_runs
-from mmdet_attn.analysis.results.paper import (
+from mmdet_attn.errors import InputError
+from mmdet_attn.study.results.attention import kernel_sizes
+from mmdet_attn.study.results.compare import compare
+from mmdet_attn.study.results.curves import plot_comparison
+from mmdet_attn.study.results.logs import Run, read_runs
+from mmdet_attn.study.results.paper import (
     AP,
     FROM_GCNET,
     TABLE_5,
@@ -31,11 +32,10 @@ from mmdet_attn.analysis.results.paper import (
     paper_ap,
     paper_gain,
 )
-from mmdet_attn.analysis.results.recipe import recipe
-from mmdet_attn.analysis.results.report import markdown
-from mmdet_attn.analysis.results.rows import identify
-from mmdet_attn.analysis.results.setup import facts
-from mmdet_attn.errors import InputError
+from mmdet_attn.study.results.recipe import recipe
+from mmdet_attn.study.results.report import markdown
+from mmdet_attn.study.results.rows import identify
+from mmdet_attn.study.results.setup import facts
 from mmdet_attn.weights.safe import set_trust
 
 TOOL = 'tools/analysis_tools/compare_results.py'
@@ -873,7 +873,7 @@ def test_plot_shows_every_line(tmp_path):
             mask=mask,
         )
     compared = compare([tmp_path / 'r50', tmp_path / 'r50_eca'])
-    with mock.patch('mmdet_attn.analysis.results.curves._save') as save:
+    with mock.patch('mmdet_attn.study.results.curves._save') as save:
         plot_comparison(compared, tmp_path / 'x.png')
     loss, rate, box, masks = save.call_args.args[0].axes
     assert loss.get_title() == 'training loss'

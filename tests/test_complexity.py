@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_attn import ECA
-from mmdet_attn.analysis.complexity import PAPER, complexity
-from mmdet_attn.analysis.results.paper import TABLE_5
+from mmdet_attn.cost.complexity import PAPER, complexity
 from mmdet_attn.errors import InputError
+from mmdet_attn.study.results.paper import TABLE_5
 
 
 def load(name):

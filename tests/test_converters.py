@@ -459,7 +459,7 @@ def tool(monkeypatch, capsys):
         monkeypatch.setenv(name, '')
     # Reading decides these for the process.
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
-    path = ROOT / 'tools/model_converters/convert_checkpoint.py'
+    path = ROOT / 'mmdet_attn/commands/convert_checkpoint.py'
     spec = importlib.util.spec_from_file_location('convert_checkpoint', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -5,8 +5,8 @@ import json
 import cv2
 import pytest
 
-from mmdet_attn.analysis.results.curves import plot_curves, read_scalars
 from mmdet_attn.errors import InputError
+from mmdet_attn.study.results.curves import plot_curves, read_scalars
 
 
 def write(work, time, records):

@@ -19,7 +19,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mmdet_attn import FastCocoMetric
-from mmdet_attn.analysis.speed import evaluation as eval_speed
+from mmdet_attn.cost import evaluation as eval_speed
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics, set_eval_backend
 from mmdet_attn.evaluation.engine import find_evaluator

@@ -9,8 +9,8 @@ from modules import build, every_gate, every_switched, randomise, takes_alpha
 from torch import nn
 
 from mmdet_attn import ECA, Gate, PSAConv2d
-from mmdet_attn.analysis.maps.gates import record_gates, summarise
 from mmdet_attn.errors import InputError
+from mmdet_attn.look.gates import record_gates, summarise
 
 SHAPE = (2, 32, 9, 12)
 

@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_attn.analysis.identity_start import (
+from mmdet_attn.study.identity_start import (
     Job,
     job_config,
     make_jobs,

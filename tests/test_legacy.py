@@ -217,7 +217,7 @@ def test_deltas():
 
 def test_annotation_comes_back():
     """x, y, w, h of an annotation, 1.x's box, deltas, and result: the same."""
-    from mmdet_attn.legacy.boxes import to_edges
+    from mmdet_attn.mmdet1.boxes import to_edges
 
     xywh = torch.tensor([[3.0, 4.0, 20.0, 30.0], [10.0, 12.0, 1.0, 1.0]])
     truth = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:] - 1], 1)

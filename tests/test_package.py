@@ -13,7 +13,7 @@ from conftest import ROOT, run_tool
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_attn.analysis.results.paper import TABLE_5
+from mmdet_attn.study.results.paper import TABLE_5
 
 README = (ROOT / 'README.md').read_text()
 

@@ -1,67 +1,6 @@
 """Train a detector."""
 
-from mmengine.runner import find_latest_checkpoint
-
-from mmdet_attn.cli import config_parser, load_config, user_errors
-from mmdet_attn.errors import InputError
-from mmdet_attn.launch import build_runner
-from mmdet_attn.weights.plugins import FrozenPluginHook
-from mmdet_attn.weights.safe import read_checkpoint, set_trust
-
-
-def parse_args():
-    parser = config_parser(__doc__)
-    parser.add_argument(
-        '--amp', action='store_true', help='mixed precision (GPU)'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate with the batch size, from '
-        "the config's auto_scale_lr.base_batch_size",
-    )
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CKPT',
-        help='carry on from this checkpoint, or without a name from the '
-        'latest one in the work directory',
-    )
-    return parser.parse_args()
-
-
-@user_errors
-def main():
-    args = parse_args()
-    cfg = load_config(args, 'train', 'val')
-    set_trust(args.trust_checkpoint)
-
-    if args.amp:
-        from mmengine.device import get_device
-
-        if get_device() == 'cpu':
-            raise InputError('--amp needs a GPU: leave it out on a CPU.')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
-    if args.auto_scale_lr:
-        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise InputError(
-                '--auto-scale-lr: the config has no '
-                'auto_scale_lr.base_batch_size to scale from.'
-            )
-        cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        latest = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-        if latest:
-            read_checkpoint(latest, args.trust_checkpoint)
-
-    runner = build_runner(cfg)
-    runner.register_hook(FrozenPluginHook())
-    runner.train()
-
+from mmdet_attn.commands.train import main
 
 if __name__ == '__main__':
     main()

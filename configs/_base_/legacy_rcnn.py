@@ -1,5 +1,5 @@
 # MMDetection 1.x's arithmetic at inference, for Faster R-CNN: see
-# mmdet_attn.legacy for what each part does.
+# mmdet_attn.mmdet1 for what each part does.
 legacy = dict(
     rpn_head=dict(
         anchor_generator=dict(type='LegacyAnchorGenerator', center_offset=0.5),

@@ -1,4 +1,4 @@
-# MMDetection 1.x's arithmetic at inference: see mmdet_attn.legacy.
+# MMDetection 1.x's arithmetic at inference: see mmdet_attn.mmdet1.
 legacy = dict(
     bbox_head=dict(
         type='mmdet_attn.LegacyRetinaHead',

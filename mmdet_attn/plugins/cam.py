@@ -8,9 +8,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmdet_attn.plugins.amp import full_precision, without_autocast
 from mmdet_attn.plugins.base import Attention
 from mmdet_attn.plugins.gram import gram
-from mmdet_attn.plugins.precision import full_precision, without_autocast
 
 
 @MODELS.register_module()

@@ -9,10 +9,10 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmdet_attn.plugins.amp import full_precision
 from mmdet_attn.plugins.base import Attention, Gate, zero_biases, zero_weight
 from mmdet_attn.plugins.norm import build_norm
 from mmdet_attn.plugins.pooling import global_maximum, maximum, mean
-from mmdet_attn.plugins.precision import full_precision
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     'avg': lambda x: mean(x, 2, 3),

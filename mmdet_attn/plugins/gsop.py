@@ -9,10 +9,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdet_attn.plugins.amp import full_precision, without_autocast
 from mmdet_attn.plugins.base import Gate
 from mmdet_attn.plugins.gram import gram
 from mmdet_attn.plugins.norm import build_norm
-from mmdet_attn.plugins.precision import full_precision, without_autocast
 
 GRID = 8
 

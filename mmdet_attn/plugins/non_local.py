@@ -12,9 +12,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdet_attn.plugins.amp import full_precision, without_autocast
 from mmdet_attn.plugins.base import Attention, zero_biases, zero_weight
 from mmdet_attn.plugins.norm import build_norm
-from mmdet_attn.plugins.precision import full_precision, without_autocast
 
 MODES = ('embedded_gaussian', 'gaussian', 'dot_product', 'concatenation')
 

@@ -8,8 +8,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.plugins.attend import attend
 from mmdet_attn.plugins.base import Attention
+from mmdet_attn.plugins.blockwise import attend
 
 
 @MODELS.register_module()

@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmdet_attn.plugins.amp import full_precision
 from mmdet_attn.plugins.base import Gate
 from mmdet_attn.plugins.pooling import mean
-from mmdet_attn.plugins.precision import full_precision
 
 
 @MODELS.register_module()

@@ -5,21 +5,16 @@ a mask for the background, 3.x does not. What has one output per anchor or per
 class without a background (RPN, RetinaNet) is the same in both, biases too.
 """
 
-from pathlib import Path
-
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
-import mmdet_attn
+from mmdet_attn.config_files import CONFIGS
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.legacy_layout import detector_of
 
 DESCRIPTION = "ECA-Net's COCO detectors (Faster, Mask R-CNN, RetinaNet)"
 DEPTHS = {6: 50, 23: 101}  # by the blocks of stage 3
-# Of an installed package, or of a clone.
-_PACKAGE = Path(mmdet_attn.__file__).parent
-CONFIGS = (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs')
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +59,7 @@ def host(state: dict[str, Tensor]) -> dict:
             '(23). Other weights need a config and no conversion by this.'
         )
     name = f'released/{kind}_r{DEPTHS[len(stages[2])]}_eca_*.py'
-    file = next(file for folder in CONFIGS for file in folder.glob(name))
+    file = next(CONFIGS.glob(name))
     model = Config.fromfile(file).model
     model.backbone.plugins = [
         dict(

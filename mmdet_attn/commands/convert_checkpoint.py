@@ -1,0 +1,125 @@
+"""Convert an official checkpoint to the names of this package.
+
+The result has been loaded strictly into the model that it is for.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmdet_attn import __version__
+from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.errors import InputError
+from mmdet_attn.weights.converters import SOURCES
+from mmdet_attn.weights.converters.report import moves
+from mmdet_attn.weights.files import (
+    check_output,
+    sha256,
+    write_checkpoint,
+)
+from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+
+
+def parse_args():
+    sources = '\n'.join(
+        f'  {name:<13} {module.DESCRIPTION}'
+        for name, module in SOURCES.items()
+    )
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f'sources:\n{sources}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'source',
+        choices=SOURCES,
+        metavar='SOURCE',
+        help='whose checkpoint it is: one of those below',
+    )
+    parser.add_argument('input', metavar='INPUT', help='the official file')
+    parser.add_argument('output', metavar='OUTPUT', help='the file to write')
+    parser.add_argument(
+        '--config',
+        help='the config whose model the weights are for (default: the '
+        'backbone that they say they are of)',
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='overwrite OUTPUT if it exists'
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let INPUT run code of its own while loading; only for files '
+        'whose author you know',
+    )
+    return parser.parse_args()
+
+
+def check_paths(args):
+    check_output(args.output, args.force, args.input)
+    if '://' in args.input:
+        raise InputError(f'{args.input}: download it first, then its path.')
+    if args.config and not Path(args.config).is_file():
+        raise InputError(f'{args.config}: no such config.')
+
+
+def read(args):
+    state = state_dict_of(read_checkpoint(args.input, args.trust_checkpoint))
+    if not state:
+        raise InputError(f'{args.input} holds no weights.')
+    return state
+
+
+def show(state, converted):
+    table = Table(title='What went where')
+    for head in ('official', 'here'):
+        table.add_column(head, overflow='fold')
+    table.add_column('tensors', justify='right')
+    for old, new, number in moves(state, converted):
+        table.add_row(old, new, str(number))
+    Console().print(table)
+
+
+def write(args, converted):
+    content = dict(
+        state_dict={k: v.detach().clone() for k, v in converted.items()},
+        meta=dict(
+            source=args.source,
+            input=Path(args.input).name,
+            sha256=sha256(args.input),
+            mmdet_attn=__version__,
+        ),
+    )
+    write_checkpoint(content, args.output)
+
+
+@user_errors
+def main():
+    args = parse_args()
+    check_paths(args)
+    require_stack()
+    from mmdet_attn.weights.converters.check import (
+        check_fit,
+        model_of,
+        unlike,
+    )
+
+    source = SOURCES[args.source]
+    state = read(args)
+    converted = source.convert(state)
+    show(state, converted)
+    if hasattr(source, 'config_line'):
+        print(f'Kernel sizes, for the backbone: {source.config_line(state)}')
+    if args.config:
+        cfg = model_of(args.config, converted)
+    else:
+        cfg = source.host(state)
+    if args.config and 'backbone' not in cfg:
+        for difference in unlike(source.host(state), cfg):
+            print(f'NOTE: {difference}: it fits, and computes otherwise.')
+    check_fit(cfg, converted, getattr(source, 'PLAIN', False))
+    write(args, converted)
+    fits = args.config or cfg['type']
+    print(f'{args.output}: {len(converted)} tensors, which fit {fits}.')

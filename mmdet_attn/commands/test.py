@@ -1,0 +1,106 @@
+"""Evaluate a checkpoint: COCO summary; AP, AP by size and recall per class.
+
+All statistics in full precision are in WORK_DIR/TIME/TIME_metrics.json, where
+the metric is mmdet_attn.FastCocoMetric, as in our configs.
+"""
+
+from copy import deepcopy
+
+from mmengine.config import ConfigDict
+
+from mmdet_attn.cli import config_parser, load_config, user_errors
+from mmdet_attn.errors import InputError
+from mmdet_attn.evaluation.config import coco_metrics
+from mmdet_attn.evaluation.report import write_reports
+from mmdet_attn.launch import build_runner
+from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+from mmdet_attn.weights.strict import load_strictly
+
+
+def parse_args():
+    parser = config_parser(__doc__, 'checkpoint')
+    parser.add_argument(
+        '--out', metavar='FILE.pkl', help='write all predictions here'
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='write pictures of ground truth and predictions to '
+        'WORK_DIR/TIME/DIR',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation: the flipped image too (boxes only)',
+    )
+    parser.add_argument(
+        '--non-strict',
+        action='store_true',
+        help='evaluate although keys are missing, unexpected or of another '
+        'shape; what is missing is random',
+    )
+    return parser.parse_args()
+
+
+def add_tta(cfg):
+    """Wrap the model: detections of the image and its mirror are merged."""
+    for evaluator in coco_metrics(cfg, 'test'):
+        metric = evaluator.get('metric', 'bbox')
+        if 'segm' in metric:
+            raise InputError(
+                '--tta merges boxes, not masks, and this config evaluates '
+                f'{metric}: add --cfg-options '
+                'test_evaluator.metric=bbox.'
+            )
+    tta = cfg.get('tta_model') or ConfigDict(
+        type='DetTTAModel',
+        tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+    )
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_pipeline' in cfg:
+        dataset.pipeline = cfg.tta_pipeline
+    else:
+        pack = deepcopy(dataset.pipeline[-1])
+        pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        dataset.pipeline[-1] = dict(
+            type='TestTimeAug', transforms=[flips, [pack]]
+        )
+    cfg.model = ConfigDict(**tta, module=cfg.model)
+
+
+@user_errors
+def main():
+    args = parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise InputError(f'--out must end in .pkl, got {args.out}.')
+    state = state_dict_of(
+        read_checkpoint(args.checkpoint, args.trust_checkpoint)
+    )
+    cfg = load_config(args, 'val')
+    cfg.load_from = args.checkpoint
+    for evaluator in coco_metrics(cfg, 'test'):
+        evaluator.classwise = True
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(
+            draw=True, test_out_dir=args.show_dir
+        )
+    if args.tta:
+        add_tta(cfg)
+
+    runner = build_runner(cfg)
+    if not args.non_strict:
+        detector = runner.model
+        while hasattr(detector, 'module'):  # data parallel, --tta
+            detector = detector.module
+        load_strictly(detector, state)
+    if args.out:
+        from mmdet.evaluation import DumpDetResults
+
+        runner.test_evaluator.metrics.append(
+            DumpDetResults(out_file_path=args.out)
+        )
+    runner.test()
+    write_reports(runner)

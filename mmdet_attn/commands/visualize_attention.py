@@ -1,0 +1,100 @@
+"""Show what the attention of a detector does in images: PNGs and a page."""
+
+import argparse
+from pathlib import Path
+
+from mmdet_attn.cli import user_errors
+from mmdet_attn.errors import InputError
+from mmdet_attn.inference import (
+    check_readable,
+    collect_images,
+    load_inferencer,
+)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument(
+        'images', nargs='+', help='image files, or folders of images'
+    )
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        default='outputs/attention',
+        help='gets index.html and the PNGs',
+    )
+    parser.add_argument(
+        '--ann',
+        metavar='FILE',
+        help='a COCO annotation file of the images: channel weights by class '
+        'instead of by image',
+    )
+    parser.add_argument(
+        '--shown',
+        type=int,
+        metavar='N',
+        default=8,
+        help='images, from the first on, whose detections and heat maps are '
+        'drawn; the channel weights are those of all',
+    )
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='least score to draw'
+    )
+    parser.add_argument(
+        '--device', help='such as cpu or cuda:0; the best there is if left out'
+    )
+    parser.add_argument(
+        '--non-strict',
+        action='store_true',
+        help='go on although the checkpoint does not fit the config',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let the checkpoint run code of its own while loading',
+    )
+    return parser.parse_args()
+
+
+@user_errors
+def main():
+    args = parse_args()
+    if not 0 <= args.score_thr <= 1:
+        raise InputError(
+            f'--score-thr must be between 0 and 1, got {args.score_thr}.'
+        )
+    if args.shown < 1:
+        raise InputError(f'--shown must be 1 or more, got {args.shown}.')
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise InputError(f'--out {args.out} is a file: give a folder.')
+    images = collect_images(args.images, '--out')
+    classes = None
+    if args.ann:
+        from mmdet_attn.look.image_groups import images_by_class
+
+        classes = images_by_class(args.ann, images)
+    inferencer = load_inferencer(
+        args.config,
+        args.checkpoint,
+        args.device,
+        args.trust_checkpoint,
+        strict=not args.non_strict,
+    )
+    check_readable(images)
+    from mmdet_attn.look.report import attention_maps
+
+    page = attention_maps(
+        inferencer,
+        images,
+        args.out,
+        classes=classes,
+        score_thr=args.score_thr,
+        shown=args.shown,
+        facts=[('config', args.config), ('checkpoint', args.checkpoint)],
+    )
+    print(f'{len(images)} images: open {page}; PNGs beside it')

@@ -1,0 +1,115 @@
+"""In what two set-ups differ."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from mmdet_attn.study.results.attention import entries, short
+
+# What an attention module brings along: no reason to call a gain unfair.
+OF_ATTENTION = ('attention', 'kernel sizes', "attention's start")
+SECTIONS = (
+    'model',
+    'train_dataloader',
+    'val_dataloader',
+    'val_evaluator',
+    'custom_hooks',
+)
+# Said by a fact of its own, or without bearing on AP.
+SILENT = {
+    'model.backbone.dcn',
+    'model.backbone.frozen_stages',
+    'model.backbone.init_cfg',
+    'model.backbone.narrow',
+    'model.backbone.norm_cfg',
+    'model.backbone.norm_eval',
+    'model.backbone.plugin',
+    'model.backbone.plugins',
+    'model.backbone.position',
+    'model.backbone.stage_with_dcn',
+    'model.backbone.type',
+    'model.init_cfg',
+    'train_dataloader.batch_size',
+    'val_dataloader.batch_size',
+}
+QUIET = {
+    '_scope_',
+    'ann_file',
+    'backend_args',
+    'data_prefix',
+    'data_root',
+    'metainfo',
+    'num_workers',
+    'persistent_workers',
+    'pin_memory',
+    'prefetch_factor',
+    'scale',
+}
+
+
+class Difference(NamedTuple):
+    """One setting of a training, and what it is in another."""
+
+    what: str
+    here: str
+    there: str
+
+
+def differences(
+    here: Mapping[str, str], there: Mapping[str, str]
+) -> list[Difference]:
+    """The facts of both that are not the same."""
+    return [
+        Difference(what, here[what], there[what])
+        for what in here
+        if what in there and here[what] != there[what]
+    ]
+
+
+def settings(cfg: Config) -> dict[str, str]:
+    """Every setting of a config on which the facts are silent, by its key."""
+    found: dict[str, str] = {}
+    for section in SECTIONS:
+        part = cfg.get(section)
+        if section == 'model':
+            necks = entries(part.get('neck'))
+            own = [n for n in necks if short(n['type']) != 'AttentionNeck']
+            part = {**part, 'neck': own}
+        elif section == 'custom_hooks':
+            # Which launcher a run has decides on this one.
+            part = [
+                hook
+                for hook in part or ()
+                if short(hook['type']) != 'SyncBuffersHook'
+            ]
+        found.update(_flat(section, part))
+    return found
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if key in SILENT or key.split('.')[-1] in QUIET:
+        return
+    if isinstance(value, Mapping):
+        inner = [(str(k), v) for k, v in value.items()]
+    elif isinstance(value, (list, tuple)):
+        inner = [(str(i), v) for i, v in enumerate(value)]
+    else:
+        yield key, str(value)
+        return
+    for name, child in inner:
+        yield from _flat(f'{key}.{name}', child)
+
+
+def all_differences(
+    here: tuple[Mapping[str, str], Config],
+    there: tuple[Mapping[str, str], Config],
+) -> list[Difference]:
+    """As :func:`differences`, and every other setting that is not the same."""
+    mine, other = settings(here[1]), settings(there[1])
+    rest = [
+        Difference(key, mine.get(key, 'not set'), other.get(key, 'not set'))
+        for key in dict.fromkeys([*mine, *other])
+        if mine.get(key) != other.get(key)
+    ]
+    return differences(here[0], there[0]) + rest
