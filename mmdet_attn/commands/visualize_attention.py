@@ -86,7 +86,7 @@ def main():
         strict=not args.non_strict,
     )
     check_readable(images)
-    from mmdet_attn.look.report import attention_maps
+    from mmdet_attn.look.page import attention_maps
 
     page = attention_maps(
         inferencer,
