@@ -66,7 +66,7 @@ def _plot_gate(
     weights = np.asarray(view.weights)
     numbers = f'mean {weights.mean():.3f}'
     if view.alpha is not None:
-        numbers = f'alpha {view.alpha:.2f}, {numbers}'
+        numbers = f'alpha {view.alpha:.3f}, {numbers}'
     index = np.arange(weights.shape[1])
     if view.spread is not None:
         mean, spread = weights.mean(0), weights.std(0)
@@ -113,19 +113,17 @@ def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
         axes.annotate(
             label,
             (1, value),
-            (-3, 2),
+            (4, 0),
             xycoords=('axes fraction', 'data'),
             textcoords='offset points',
             fontsize=8,
             color='0.35',
-            ha='right',
+            va='center',
         )
     kinds = list(dict.fromkeys(view.kind for view in views))
     for kind, colour in zip(kinds, CYCLE * len(kinds), strict=False):
         points = [(i, v.alpha) for i, v in enumerate(views) if v.kind == kind]
         axes.plot(*zip(*points, strict=True), 'o', color=colour, label=kind)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.05, high + 0.12)  # room for the words
     stages = by_stage(views)
     start, middles = 0, []
     for stage in stages.values():
@@ -140,7 +138,11 @@ def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
     axes.set_ylabel('alpha')
     axes.set_title('alpha by depth', loc='left', fontweight='bold')
     axes.legend(
-        frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1)
+        frameon=False,
+        fontsize=8,
+        loc='lower right',
+        bbox_to_anchor=(1, 1),
+        ncols=len(kinds),
     )
     axes.grid(axis='y', alpha=0.25)
     figure.savefig(file, dpi=100)
