@@ -19,7 +19,6 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mmdet_attn import FastCocoMetric
-from mmdet_attn.cost import evaluation as eval_speed
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics, set_eval_backend
 from mmdet_attn.evaluation.engine import find_evaluator
@@ -728,58 +727,3 @@ def test_choice_of_engine():
     assert cfg.test_evaluator[1] == before
     with pytest.raises(InputError, match='--eval-backend faster: no evalu'):
         set_eval_backend(Config(dict(test_evaluator=other)), 'faster')
-
-
-# The benchmark.
-
-
-def test_replicated_pairs():
-    truth, found = random_case(3)
-    grown, more = eval_speed.replicate(truth, found, 20)
-    assert len(grown['images']) == 24
-    assert len({image['id'] for image in grown['images']}) == 24
-    assert len(more) == 4 * len(found)
-    ids = [one['id'] for one in grown['annotations']]
-    assert len(set(ids)) == len(ids) == 4 * len(truth['annotations'])
-    once, often = (
-        run('pycocotools', *case, 'bbox')
-        for case in ((truth, found), (grown, more))
-    )
-    # As many copies of every match: the same recall.
-    np.testing.assert_allclose(often.stats[6:], once.stats[6:])
-
-
-@pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_engines_are_timed(tmp_path, kind):
-    files = [tmp_path / name for name in ('gt.json', 'dt.json')]
-    for file, content in zip(
-        files, random_case(4, kind == 'segm'), strict=True
-    ):
-        file.write_text(json.dumps(content))
-    speed = eval_speed.compare(*files, kind, images=12, runs=3)
-    assert speed.images == 12
-    assert speed.difference <= 1e-9
-    for engine in ENGINES:
-        assert len(speed.seconds[engine]) == 3
-        assert 0 < speed.medians[engine] < 10
-        assert speed.spreads[engine] > 0
-    medians = speed.medians
-    assert speed.ratio == medians['pycocotools'] / medians['faster']
-
-
-def test_engines_must_agree(tmp_path, monkeypatch):
-    truth, found = random_case(5)
-    files = [tmp_path / name for name in ('gt.json', 'dt.json')]
-    for file, content in zip(files, (truth, found), strict=True):
-        file.write_text(json.dumps(content))
-    evaluate = eval_speed.evaluate
-
-    def shifted(*arguments):
-        seconds, result = evaluate(*arguments)
-        if arguments[-1] == 'faster':
-            result['recall'] += 1e-8
-        return seconds, result
-
-    monkeypatch.setattr(eval_speed, 'evaluate', shifted)
-    with pytest.raises(InputError, match='recall of bbox differs by 1'):
-        eval_speed.compare(*files, 'bbox', images=6, runs=1)
