@@ -22,6 +22,7 @@ from mmdet_attn.study.results.attention import kernel_sizes
 from mmdet_attn.study.results.compare import compare
 from mmdet_attn.study.results.curves import plot_comparison
 from mmdet_attn.study.results.logs import Run, read_runs
+from mmdet_attn.study.results.markdown import markdown
 from mmdet_attn.study.results.paper import (
     AP,
     FROM_GCNET,
@@ -31,7 +32,6 @@ from mmdet_attn.study.results.paper import (
     paper_gain,
 )
 from mmdet_attn.study.results.recipe import recipe
-from mmdet_attn.study.results.report import markdown
 from mmdet_attn.study.results.rows import identify
 from mmdet_attn.study.results.setup import facts
 
