@@ -11,8 +11,11 @@ from mmengine.config import Config
 from test_tools import CONFIG, box_ap, last_checkpoint, on, user_error
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.files import check_output, write_checkpoint
-from mmdet_attn.weights.publish import publish
+from mmdet_attn.weights.save import (
+    check_target,
+    for_publication,
+    write_checkpoint,
+)
 
 pytest_plugins = ['test_tools']
 
@@ -97,11 +100,11 @@ def test_publish_refuses(trained, tmp_path):
         (source, True, 'is INPUT: give another name'),
     ):
         with pytest.raises(InputError, match=message):
-            check_output(str(output), force, str(source))
-    check_output(str(there), True, str(source))
-    check_output(str(tmp_path / 'new.pth'), False, str(source))
+            check_target(str(output), force, str(source))
+    check_target(str(there), True, str(source))
+    check_target(str(tmp_path / 'new.pth'), False, str(source))
     with pytest.raises(InputError, match='meta with cfg, and has a'):
-        publish(torch.load(there))
+        for_publication(torch.load(there))
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path):

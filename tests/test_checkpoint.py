@@ -16,13 +16,13 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.safe import (
+from mmdet_attn.weights.fit import load_strictly
+from mmdet_attn.weights.load import (
     FORCE_SAFE,
     FORCE_UNSAFE,
     read_checkpoint,
     state_dict_of,
 )
-from mmdet_attn.weights.strict import load_strictly
 
 
 class Evil:

@@ -36,7 +36,7 @@ from mmdet_attn.study.results.recipe import recipe
 from mmdet_attn.study.results.report import markdown
 from mmdet_attn.study.results.rows import identify
 from mmdet_attn.study.results.setup import facts
-from mmdet_attn.weights.safe import set_trust
+from mmdet_attn.weights.load import register
 
 TOOL = 'tools/analysis_tools/compare_results.py'
 LENGTH = 6  # iterations in an epoch, logged every second one
@@ -785,7 +785,7 @@ def test_true_logs(no_layout, tmp_path):
     written = each.training.train[0].keys()
 
     short['optim_wrapper.optimizer.lr'] = 0.005
-    set_trust(False)  # as tools/train.py, which can then resume
+    register(False)  # as tools/train.py, which can then resume
     sleep(1.1)  # mmengine names the folder of a run by the second
     train(work, 'retinanet_r50_eca', 4, math.nan, resume=True, **short)
     (each,) = compare([work])

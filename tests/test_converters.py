@@ -14,7 +14,11 @@ from mmengine.registry import MODELS
 from mmdet_attn import __version__
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
-from mmdet_attn.weights.converters.check import check_fit, model_of, unlike
+from mmdet_attn.weights.converters.target import (
+    check_fit,
+    target_cfg,
+    untested_differences,
+)
 
 GATES = ('ChannelGateH', 'ChannelGateW', 'SpatialGate')
 SE = layouts.squeeze('se.fc1', 'se.fc2', lambda c: max(8, c // 16))
@@ -127,7 +131,7 @@ CASES = {
         'triplet',
         resnet(50, layouts.triplet(('cw', 'hc', 'hw'), 'conv')),
         r'fc\.',
-        dict(type=OURS, depth=50),
+        dict(type=STOCK, depth=50),
         {
             'layer1.0.triplet_attention.hc.conv.conv.weight': (
                 'layer1.0.tripletattention.hc.conv.weight'
@@ -285,7 +289,7 @@ def test_round_trip(case):
         assert converted[new].max() == state[old].max(), old
     assert all(torch.equal(before[k], v) for k, v in state.items())
 
-    cfg = SOURCES[source].host(state)
+    cfg = SOURCES[source].backbone_cfg(state)
     assert cfg | backbone == cfg
     with torch.device('meta'):
         model = MODELS.build(cfg)
@@ -295,7 +299,7 @@ def test_round_trip(case):
 def test_coordatt_network_has_its_parameters():
     _, keys, _, _, _ = CASES['coordatt']
     with torch.device('meta'):
-        model = MODELS.build(SOURCES['coordatt'].host(fill(keys)))
+        model = MODELS.build(SOURCES['coordatt'].backbone_cfg(fill(keys)))
     count = sum(p.numel() for p in model.parameters())
     assert count + 1280 * 1000 + 1000 == 3_950_648
 
@@ -331,7 +335,7 @@ def test_broken_checkpoints_are_refused(case):
         module.convert({})
     block = r'(backbone\.)?layer2\.1\.|features\.5\.'
     with pytest.raises(InputError, match=r'3, 3, 6, 3|2, 1, 2|3, 3, 23|no fe'):
-        module.host(without(state, block))
+        module.backbone_cfg(without(state, block))
 
 
 @pytest.mark.parametrize(
@@ -349,18 +353,18 @@ def test_broken_checkpoints_are_refused(case):
 def test_missing_modules_are_refused(case, lost, message):
     source, keys, _, _, _ = CASES[case]
     with pytest.raises(InputError, match=message):
-        SOURCES[source].host(without(fill(keys), lost))
+        SOURCES[source].backbone_cfg(without(fill(keys), lost))
 
 
 def test_what_no_host_takes_is_refused():
     sizes = fill(CASES['ecanet 18'][1])
     sizes['layer2.1.eca.conv.weight'] = torch.zeros(1, 1, 9)
     with pytest.raises(InputError, match='says 5, 9 in stage 2'):
-        SOURCES['ecanet'].host(sizes)
+        SOURCES['ecanet'].backbone_cfg(sizes)
     sizes = fill(CASES['ecanet mobilenet'][1])
     sizes['features.12.conv.4.conv.weight'] = torch.zeros(1, 1, 1)
     with pytest.raises(InputError, match=r'\[1\] in blocks of .* \[1, 3\]'):
-        SOURCES['ecanet'].host(sizes)
+        SOURCES['ecanet'].backbone_cfg(sizes)
     frequencies = fill(CASES['fcanet'][1])
     key = 'layer2.0.att.dct_layer.weight'
     frequencies[key] = frequencies[key].transpose(1, 2)
@@ -369,13 +373,13 @@ def test_what_no_host_takes_is_refused():
     tiered = fill(CASES['timm ecaresnet d'][1])
     tiered['conv1.0.weight'] = torch.zeros(24, 3, 3, 3)
     with pytest.raises(InputError, match=r'stem of \[24, 32, 64\]'):
-        SOURCES['timm'].host(tiered)
+        SOURCES['timm'].backbone_cfg(tiered)
     legacy = fill(resnet(18, MODULE_SE, stem='layer0.'))
     with pytest.raises(InputError, match='legacy_seresnet18, which has one'):
-        SOURCES['timm'].host(legacy)
+        SOURCES['timm'].backbone_cfg(legacy)
     for source in ('simam', 'epsanet', 'gcnet'):
         with pytest.raises(InputError, match=f'{source}: a ResNet-18'):
-            SOURCES[source].host(fill(resnet(18)))
+            SOURCES[source].backbone_cfg(fill(resnet(18)))
     both = {
         'layer0.conv1.weight': torch.zeros(1),
         'conv1.weight': torch.zeros(1),
@@ -389,7 +393,7 @@ def test_config_decides_what_fits():
     config = ROOT / 'configs/mask_rcnn_r18_eca.py'
     _, keys, _, _, _ = CASES['ecanet 18']
     state = SOURCES['ecanet'].convert(fill(keys))
-    cfg = model_of(str(config), state)
+    cfg = target_cfg(str(config), state)
     check_fit(cfg, state)
     other = SOURCES['ecanet'].convert(
         fill(resnet(18, layouts.eca((3, 3, 7, 7))))
@@ -421,24 +425,28 @@ def test_config_decides_what_fits():
 
 def test_differences_that_no_shape_shows():
     caffe, simam, gsop = (
-        SOURCES[CASES[case][0]].host(fill(CASES[case][1]))
+        SOURCES[CASES[case][0]].backbone_cfg(fill(CASES[case][1]))
         for case in ('timm legacy_seresnet', 'simam', 'gsop')
     )
     plain = dict(type='ResNet', depth=50)
-    assert unlike(plain, plain) == unlike(simam, simam) == []
-    assert unlike(caffe, plain) == [
+    assert (
+        untested_differences(plain, plain)
+        == untested_differences(simam, simam)
+        == []
+    )
+    assert untested_differences(caffe, plain) == [
         'trained with style=caffe, the config has pytorch'
     ]
-    assert unlike(simam, plain) == [
+    assert untested_differences(simam, plain) == [
         'trained with dcn.lambda_=0.1, the config has None'
     ]
-    assert unlike(gsop, dict(plain, strides=[1, 2, 2, 2])) == [
+    assert untested_differences(gsop, dict(plain, strides=[1, 2, 2, 2])) == [
         'trained with strides=(1, 2, 2, 1), the config has (1, 2, 2, 2)'
     ]
     files = ('simam', 'gsop')
-    configs = [model_of(f'{CONFIG}_{name}.py', {}) for name in files]
-    assert unlike(simam, configs[0]) == []
-    assert len(unlike(gsop, configs[1])) == 1
+    configs = [target_cfg(f'{CONFIG}_{name}.py', {}) for name in files]
+    assert untested_differences(simam, configs[0]) == []
+    assert len(untested_differences(gsop, configs[1])) == 1
 
 
 @pytest.fixture(scope='module')
@@ -501,7 +509,7 @@ def test_tool_converts(tool, official, tmp_path, config):
     init_cfg = dict(type='Pretrained', checkpoint=str(out))
     cfg = dict(type='mmdet_attn.AttentionMobileNetV2')
     if config:
-        cfg = model_of(str(more[1]), {})
+        cfg = target_cfg(str(more[1]), {})
         cfg['type'] = f'mmdet_attn.{cfg["type"].split(".")[-1]}'
     model = MODELS.build(dict(cfg, init_cfg=init_cfg))
     model.init_weights()
@@ -566,6 +574,6 @@ def test_tool_refuses(tool, official, tmp_path):
 def test_tool_explains_itself():
     output = run_tool('tools/model_converters/convert_checkpoint.py', '--help')
     for name, source in SOURCES.items():
-        assert f'{name:<13} {source.DESCRIPTION}' in output
+        assert f'{name:<13} {source.description}' in output
     for option in ('--config', '--force', '--trust-checkpoint'):
         assert option in output

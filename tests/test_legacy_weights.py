@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import ecanet_coco
-from mmdet_attn.weights.strict import load_strictly
+from mmdet_attn.weights.fit import load_strictly
 
 RELEASED = sorted(f.stem for f in ROOT.glob('configs/released/*.py'))
 IN, MID, POOL = 3, 5, 2  # channels, hidden units, size of a region
@@ -268,7 +268,7 @@ def test_only_heads_change():
             assert f'roi_head.{key}' in converted
     retina = state_of(RETINA)
     assert ecanet_coco.convert(retina) == retina
-    assert ecanet_coco.DESCRIPTION
+    assert ecanet_coco.description
 
 
 def as_released(name):
@@ -292,7 +292,7 @@ def test_host_takes_the_converted_weights(name):
     from mmdet.registry import MODELS
 
     model, state = as_released(name)
-    host = ecanet_coco.host(state)
+    host = ecanet_coco.backbone_cfg(state)
     converted = ecanet_coco.convert(state)
     with torch.device('meta'):
         twin = MODELS.build(copy.deepcopy(host))
@@ -338,18 +338,18 @@ def test_host_takes_kernel_sizes_from_the_weights():
     for key in list(state):
         if key.startswith('backbone.layer2.') and '.eca.' in key:
             state[key] = torch.empty(1, 1, 5, device='meta')
-    plugins = ecanet_coco.host(state).backbone.plugins
+    plugins = ecanet_coco.backbone_cfg(state).backbone.plugins
     assert [p['cfg']['kernel_size'] for p in plugins] == [3, 5, 7, 7]
     state['backbone.layer2.1.eca.conv.weight'] = torch.empty(1, 1, 9)
     with pytest.raises(InputError, match=r'sizes \[5, 9\]; .* one per stage'):
-        ecanet_coco.host(state)
+        ecanet_coco.backbone_cfg(state)
     del state['backbone.layer2.1.eca.conv.weight']
     with pytest.raises(InputError, match=r'4 blocks, 1 without ECA'):
-        ecanet_coco.host(state)
+        ecanet_coco.backbone_cfg(state)
     short = {k: v for k, v in state.items() if '.layer3.5.' not in k}
     short['backbone.layer2.1.eca.conv.weight'] = torch.empty(1, 1, 5)
     with pytest.raises(InputError, match=r'5 blocks; ECA-Net released'):
-        ecanet_coco.host(short)
+        ecanet_coco.backbone_cfg(short)
 
 
 @pytest.mark.parametrize('function', [ecanet_coco.convert, ecanet_coco.host])

@@ -5,16 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdet_attn.weights.converters.rules import NORM, RESNET, renamed
-from mmdet_attn.weights.converters.stages import (
+from mmdet_attn.weights.converters.rename import NORM, RESNET, Rules
+from mmdet_attn.weights.converters.source import Source
+from mmdet_attn.weights.infer_backbone import (
     State,
-    block_counts,
     depth_of,
+    kind_of,
     plugins_by_stage,
+    reduction,
     require,
 )
 
-DESCRIPTION = 'ImageNet ResNets with BAM of Jongchan/attention-module'
 # Layers, and whether each is a norm, under the official names and ours.
 LAYERS = {
     'channel_att.gate_c.gate_c_fc_0': ('channel.0', False),
@@ -31,36 +32,41 @@ LAYERS = {
 FIRST_LAYER = 'channel_att.gate_c.gate_c_fc_0.weight'
 
 
-def convert(state: State) -> dict[str, Tensor]:
-    """Official keys to ours; linear layers to 1x1 convolutions."""
+def _rules(state: State) -> Rules:
     rules = dict(RESNET)
+    kind = kind_of(state)
     # The module is one of the network there, of a stage's last block here.
-    for stage, count in enumerate(block_counts(state)[:3], 1):
+    for stage, count in enumerate(kind.blocks[:3] if kind else (), 1):
         for layer, (name, norm) in LAYERS.items():
             tail = NORM if norm else '(weight|bias)'
             place = f'layer{stage}.{count - 1}.bam'
             layer = re.escape(layer)
             rules[rf'bam{stage}\.{layer}\.{tail}'] = rf'{place}.{name}.\1'
-    return {
-        name: value[:, :, None, None] if value.dim() == 2 else value
-        for name, value in renamed('bam', state, rules).items()
-    }
+    return rules
 
 
-def host(state: State) -> dict[str, Any]:
-    """The backbone that the weights fit."""
-    depth = depth_of('bam', state)
-    weights = [
-        require('bam', state, f'bam{stage}.{FIRST_LAYER}')
-        for stage in (1, 2, 3)
+def _linear_as_conv(name: str, value: Tensor) -> Tensor:
+    return value[:, :, None, None] if value.dim() == 2 else value
+
+
+def _backbone_cfg(state: State) -> dict[str, Any]:
+    depth = depth_of(state)
+    weights = [require(state, f'bam{n}.{FIRST_LAYER}') for n in (1, 2, 3)]
+    cfgs = [
+        dict(type='mmdet_attn.BAM', reduction=reduction(w)) for w in weights
     ]
-    plugins = plugins_by_stage(
-        [*(w.shape[1] // w.shape[0] for w in weights), None],
-        lambda r: dict(type='mmdet_attn.BAM', reduction=r),
-        'after_block',
-    )
+    plugins = plugins_by_stage([*cfgs, None], 'after_block')
     return dict(
         type='mmdet_attn.AttentionResNet',
         depth=depth,
         plugins=[dict(plugin, blocks=(-1,)) for plugin in plugins],
     )
+
+
+BAM = Source(
+    'bam',
+    'ImageNet ResNets with BAM of Jongchan/attention-module',
+    _rules,
+    _backbone_cfg,
+    reshape=_linear_as_conv,
+)
