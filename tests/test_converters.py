@@ -401,7 +401,7 @@ def test_config_decides_what_fits():
     with pytest.raises(InputError, match='stage 2 has 3, the config 5') as e:
         check_fit(cfg, other)
     assert '--non-strict' not in str(e.value)
-    with pytest.raises(InputError, match='another backbone depth'):
+    with pytest.raises(InputError, match=r'a ResNet-18 in .* a ResNet-34 in'):
         check_fit(dict(cfg, depth=34), state)
     lost = without(state, r'layer3\.0\.bn1\.weight')
     with pytest.raises(InputError, match='1 in the config, not in the check'):
@@ -420,6 +420,8 @@ def test_config_decides_what_fits():
     simam['position'] = 'after_conv2'
     check_fit(dict(cfg, plugins=[simam]), plain, plain=True)
     with pytest.raises(InputError, match='set identity_init=False'):
+        check_fit(dict(cfg, plugins=[simam]), plain, source='simam')
+    with pytest.raises(InputError, match='trained without the plugin simam'):
         check_fit(dict(cfg, plugins=[simam]), plain)
 
 

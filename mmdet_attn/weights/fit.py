@@ -129,6 +129,10 @@ class Fit:
     def _status_of(self, key: str) -> str | None:
         return self.status.get(self._plugin(key) or '')
 
+    def _has(self, path: str) -> bool:
+        """Whether there are weights of a module."""
+        return any(key.startswith(f'{path}.') for key in self.state)
+
     def _elsewhere(self, key: str) -> bool:
         """Whether a key is of what the network has no part in."""
         return bool(
@@ -173,7 +177,7 @@ class Fit:
             if found._replace(blocks=blocks) != wanted:
                 yield (
                     f'another backbone: a {found} in the checkpoint, a '
-                    f'{wanted} in the config: set backbone.depth and its stem'
+                    f'{wanted} in the config: set its depth and stem'
                 )
         if any(
             re.match(r'(backbone\.)?(conv1|stem)\b', k) for k in self.shapes
@@ -184,9 +188,11 @@ class Fit:
         lost: set[str] = set()
         cut: set[str] = set()
         for key in self.missing:
-            if plugin := self._plugin(key):
-                group = cut if self.status[plugin] == 'loaded' else lost
-                group.add(plugin.split('.')[-1])
+            plugin = self._plugin(key)
+            if plugin and self.status[plugin] == 'loaded':
+                cut.add(plugin.split('.')[-1])
+            elif plugin and self._has(plugin.rpartition('.')[0]):
+                lost.add(plugin.split('.')[-1])
         if lost:
             yield (
                 f'trained without the plugin {", ".join(sorted(lost))}: take '
