@@ -1,13 +1,11 @@
 """Official checkpoints become ours, tensor by tensor."""
 
-import importlib.util
 import re
-import sys
 
 import layouts
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import ROOT, run_here
 from layouts import fill, mobilenet, resnet
 from mmengine.registry import MODELS
 
@@ -31,6 +29,7 @@ MMPRETRAIN_SE = layouts.squeeze(
 ECA_MOBILENET = (layouts.eca_block, 'features.18', 'classifier.1')
 CA_MOBILENET = (layouts.coordatt_block, 'conv', 'classifier.1')
 CONFIG = ROOT / 'configs/faster_rcnn_r50'
+TOOL = 'tools/model_converters/convert_checkpoint.py'
 STOCK, OURS = 'mmdet.ResNet', 'mmdet_attn.AttentionResNet'
 
 # Source, keys, what is dropped, the backbone, and some tensors' new names.
@@ -275,7 +274,6 @@ def test_round_trip(case):
     """All tensors arrive, under the right names, and no others."""
     source, keys, dropped, backbone, names = CASES[case]
     state = fill(keys)
-    before = {key: value.clone() for key, value in state.items()}
     converted = SOURCES[source].convert(state)
     kept = {k: v for k, v in state.items() if not re.match(dropped, k)}
 
@@ -287,7 +285,6 @@ def test_round_trip(case):
         assert value.min() == value.max()
     for old, new in names.items():
         assert converted[new].max() == state[old].max(), old
-    assert all(torch.equal(before[k], v) for k, v in state.items())
 
     cfg = SOURCES[source].backbone_cfg(state)
     assert cfg | backbone == cfg
@@ -305,16 +302,14 @@ def test_coordatt_network_has_its_parameters():
 
 
 def test_kernel_sizes_as_config():
-    line = SOURCES['ecanet'].config_line(fill(CASES['ecanet 50'][1]))
-    plugins = eval(f'dict({line})')['plugins']
+    cfg = SOURCES['ecanet'].backbone_cfg(fill(CASES['ecanet 50'][1]))
+    plugins = cfg['plugins']
     assert [p['cfg']['kernel_size'] for p in plugins] == [3, 5, 7]
     assert plugins[1]['stages'] == (False, True, True, False)
     assert {p['position'] for p in plugins} == {'after_conv3'}
-    line = SOURCES['ecanet'].config_line(fill(CASES['ecanet mobilenet'][1]))
-    assert line == (
-        "plugin={'type': 'mmdet_attn.ECA', 'kernel_size': 3}, "
-        "narrow={'kernel_size': 1}"
-    )
+    mobile = SOURCES['ecanet'].backbone_cfg(fill(CASES['ecanet mobilenet'][1]))
+    assert mobile['plugin'] == dict(type='mmdet_attn.ECA', kernel_size=3)
+    assert mobile['narrow'] == dict(kernel_size=1)
 
 
 def without(state, pattern):
@@ -343,7 +338,7 @@ def test_broken_checkpoints_are_refused(case):
     [
         ('ecanet 18', r'.*eca', r'no eca.* in stage 1, 2, 3, 4'),
         ('ecanet 18', r'layer2.*eca', r'no eca.* in stage 2'),
-        ('bam', 'bam2', 'bam: no bam2.channel_att'),
+        ('bam', 'bam2', 'bam: no channel_att.* in stage 2'),
         ('gcnet', '.*context_block', 'no context_block.* in stage 1, 2, 3, 4'),
         ('epsanet', '.*conv_3', 'no layer1.0.conv2.conv_3'),
         ('coordatt', r'.*conv\.6\.', 'no features.17.conv.6.conv1.weight'),
@@ -461,34 +456,13 @@ def official(tmp_path_factory):
     return file
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """The tool in this process; its output and exit status."""
-    monkeypatch.setenv('COLUMNS', '160')
-    for name in 'SAFEUNSAFE':
-        monkeypatch.setenv(name, '')
-    # Reading decides these for the process.
-    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
-    path = ROOT / 'mmdet_attn/commands/convert_checkpoint.py'
-    spec = importlib.util.spec_from_file_location('convert_checkpoint', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
-        status = 0
-        try:
-            module.main()
-        except SystemExit as error:
-            status = error.code
-        out = capsys.readouterr()
-        return status, out.out + out.err
-
-    return run
+def tool(*arguments):
+    """Exit status and output of the tool."""
+    return run_here(TOOL, *arguments)
 
 
 @pytest.mark.parametrize('config', [False, True])
-def test_tool_converts(tool, official, tmp_path, config):
+def test_tool_converts(official, tmp_path, config):
     out = tmp_path / 'out.pth'
     more = ()
     if config:
@@ -523,7 +497,7 @@ def test_tool_converts(tool, official, tmp_path, config):
         assert torch.equal(value, content['state_dict'][key])
 
 
-def test_tool_keeps_what_is_there(tool, official, tmp_path):
+def test_tool_keeps_what_is_there(official, tmp_path):
     out = tmp_path / 'out.pth'
     out.write_text('mine')
     status, shown = tool('ecanet', official, out)
@@ -543,10 +517,10 @@ class Run:
         return print, ('code of the file',)
 
 
-def test_tool_refuses(tool, official, tmp_path):
+def test_tool_refuses(official, tmp_path):
     out = tmp_path / 'out.pth'
     cut, evil, other = (tmp_path / n for n in ('cut', 'evil', 'other'))
-    cut.write_bytes(official.read_bytes()[:100_000])
+    cut.write_bytes(official.read_bytes()[:-100])
     torch.save(dict(state_dict=fill(dict(a=(1,))), extra=Run()), evil)
     torch.save(dict(epoch=1), other)
     config = ROOT / 'configs/retinanet_mobilenetv2.py'
@@ -574,7 +548,8 @@ def test_tool_refuses(tool, official, tmp_path):
 
 
 def test_tool_explains_itself():
-    output = run_tool('tools/model_converters/convert_checkpoint.py', '--help')
+    status, output = tool('--help')
+    assert status == 0
     for name, source in SOURCES.items():
         assert f'{name:<13} {source.description}' in output
     for option in ('--config', '--force', '--trust-checkpoint'):

@@ -68,6 +68,11 @@ def read(args):
     return state
 
 
+def settings(cfg):
+    """Arguments of a backbone, as a config has them."""
+    return ', '.join(f'{k}={v!r}' for k, v in cfg.items() if k != 'type')
+
+
 def show(state, converted):
     table = Table(title='What went where')
     for head in ('official', 'here'):
@@ -106,14 +111,13 @@ def main():
     state = read(args)
     converted = source.convert(state)
     show(state, converted)
-    if source.config_line:
-        print(f'Kernel sizes, for the backbone: {source.config_line(state)}')
     if args.config:
         cfg = target_cfg(args.config, converted)
     else:
         cfg = source.backbone_cfg(state)
-    if args.config and 'backbone' not in cfg:
+    if 'backbone' not in cfg:
         trained = source.backbone_cfg(state)
+        print(f'For the backbone: {settings(trained)}')
         for difference in untested_differences(trained, cfg):
             print(
                 f'NOTE: {difference}. The weights fit, but the network '

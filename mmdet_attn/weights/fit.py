@@ -133,6 +133,10 @@ class Fit:
         """Whether there are weights of a module."""
         return any(key.startswith(f'{path}.') for key in self.state)
 
+    def _lacks(self, block: str, child: str) -> bool:
+        """Whether the network has a block, without this child."""
+        return block in self.modules and f'{block}.{child}' not in self.modules
+
     def _elsewhere(self, key: str) -> bool:
         """Whether a key is of what the network has no part in."""
         return bool(
@@ -147,126 +151,98 @@ class Fit:
         return f': {found} in the checkpoint, {wanted} in the config'
 
     def _causes(self) -> list[str]:
-        causes = [
-            *self._backbone_causes(),
-            *self._plugin_causes(),
-            *self._kernel_causes(),
-            *self._head_causes(),
-        ]
-        return causes or [
-            'the file is of another model, or cut: compare the two configs'
-        ]
-
-    def _backbone_causes(self) -> Iterable[str]:
-        state = backbone_part(dict(self.state))
-        wanted = kind_of(backbone_part(self.own))
-        found = kind_of(state)
-        if wanted and self.missing and any(map(CAFFE.match, state)):
-            yield (
-                'a caffe-style network, by its keys: convert it, or take '
-                "torchvision's weights"
-            )
-        elif wanted and self.missing and found is None:
-            yield (
-                f'no ResNet, but {", ".join(sorted(state)[:3])}, ...: a file '
-                'of another library must be converted first'
-            )
-        elif wanted and found:
-            # A network with fewer stages uses only those.
-            blocks = found.blocks[: len(wanted.blocks)]
-            if found._replace(blocks=blocks) != wanted:
-                yield (
-                    f'another backbone: a {found} in the checkpoint, a '
-                    f'{wanted} in the config: set its depth and stem'
-                )
-        if any(
-            re.match(r'(backbone\.)?(conv1|stem)\b', k) for k in self.shapes
-        ):
-            yield 'another backbone: its stem has another width'
-
-    def _plugin_causes(self) -> Iterable[str]:
-        lost: set[str] = set()
-        cut: set[str] = set()
+        """The likely causes, with the way out of each."""
+        lost, cut, extra, foreign = (set[str]() for _ in range(4))
         for key in self.missing:
             plugin = self._plugin(key)
             if plugin and self.status[plugin] == 'loaded':
-                cut.add(plugin.split('.')[-1])
+                cut.add(_leaf(plugin))
             elif plugin and self._has(plugin.rpartition('.')[0]):
-                lost.add(plugin.split('.')[-1])
-        if lost:
-            yield (
-                f'trained without the plugin {", ".join(sorted(lost))}: take '
-                'it out of the config (model.backbone.plugins), or give the '
-                'weights that belong to this config'
-            )
-        if cut:
-            yield (
-                f'the plugin {", ".join(sorted(cut))} has other parts in the '
-                'checkpoint, or the file is cut'
-            )
-        extra, foreign = set(), set()
+                lost.add(_leaf(plugin))
         for key in self.unexpected:
+            plugin = self._plugin(key)
             block = re.match(r'((?:.*\.)?layer\d+\.\d+)\.(\w+)\.', key)
-            if plugin := self._plugin(key):
-                if not key.endswith('.alpha'):
-                    foreign.add(plugin.split('.')[-1])
-            elif (
-                block
-                and block[1] in self.modules
-                and block[0][:-1] not in self.modules
-            ):
+            if plugin and not key.endswith('.alpha'):
+                foreign.add(_leaf(plugin))
+            elif block and self._lacks(block[1], block[2]):
                 extra.add(block[2])
-        if extra:
-            yield (
-                f'trained with the plugin {", ".join(sorted(extra))}, which '
-                'the config lacks: add it to model.backbone.plugins'
-            )
-        if foreign:
-            yield (
-                f'the plugin {", ".join(sorted(foreign))} has the names of '
-                'its authors in the checkpoint: convert it, see '
-                'tools/model_converters/convert_checkpoint.py'
-            )
-        if any(
-            k.endswith('.alpha') and self._plugin(k) for k in self.unexpected
-        ):
-            yield 'trained with identity_init=True: set it in the cfg'
-
-    def _kernel_causes(self) -> Iterable[str]:
-        sizes, others = {}, set()
+        alpha = any(
+            key.endswith('.alpha') and self._plugin(key)
+            for key in self.unexpected
+        )
+        sizes, others, classes, stem = {}, set[str](), False, False
         for key, (found, wanted) in self.shapes.items():
             stage = re.search(r'\blayer(\d+)\..*\beca\.conv\.weight$', key)
             if stage:
-                sizes[f'stage {stage[1]}'] = (
-                    f'{found[-1]}, the config {wanted[-1]}'
+                sizes[int(stage[1])] = (
+                    f'stage {stage[1]} has {found[-1]}, the config '
+                    f'{wanted[-1]}'
                 )
             elif plugin := self._plugin(key):
-                others.add(plugin.split('.')[-1])
-        if sizes:
-            text = '; '.join(f'{s} has {k}' for s, k in sorted(sizes.items()))
-            yield f'another ECA kernel_size: {text}: set it per stage'
-        if others:
-            yield (
-                f'other arguments of the plugin {", ".join(sorted(others))}: '
-                'give its cfg the same'
-            )
-
-    def _head_causes(self) -> Iterable[str]:
-        if any(
-            CLASSES.search(key) and found[:1] != wanted[:1]
-            for key, (found, wanted) in self.shapes.items()
-        ):
-            yield (
-                'another number of classes: give the same --data-root as in '
-                'training, or set num_classes of every head'
-            )
+                others.add(_leaf(plugin))
+            stem |= bool(re.match(r'(backbone\.)?(conv1|stem)\b', key))
+            classes |= bool(CLASSES.search(key)) and found[:1] != wanted[:1]
         tops = {key.split('.')[0] for key in self.unexpected}
         parts = tops - self.modules.keys()
-        if parts:
-            yield (
-                f'another detector: it has {", ".join(sorted(parts))}, the '
-                'config has not'
+        causes = {
+            self._other_backbone(): True,
+            'another backbone: its stem has another width': stem,
+            f'trained without the plugin {_names(lost)}: take it out of the '
+            'config (model.backbone.plugins), or give the weights that '
+            'belong to this config': lost,
+            f'the plugin {_names(cut)} has other parts in the checkpoint, or '
+            'the file is cut': cut,
+            f'trained with the plugin {_names(extra)}, which the config '
+            'lacks: add it to model.backbone.plugins': extra,
+            f'the plugin {_names(foreign)} has the names of its authors in '
+            'the checkpoint: convert it, see '
+            'tools/model_converters/convert_checkpoint.py': foreign,
+            'trained with identity_init=True: set it in the cfg': alpha,
+            'another ECA kernel_size: '
+            f'{"; ".join(sizes[n] for n in sorted(sizes))}: set it per '
+            'stage': sizes,
+            f'other arguments of the plugin {_names(others)}: give its cfg '
+            'the same': others,
+            'another number of classes: give the same --data-root as in '
+            'training, or set num_classes of every head': classes,
+            f'another detector: it has {_names(parts)}, the config has '
+            'not': parts,
+        }
+        return [
+            cause for cause, found in causes.items() if cause and found
+        ] or ['the file is of another model, or cut: compare the two configs']
+
+    def _other_backbone(self) -> str:
+        """How the backbone of the weights differs from the network's."""
+        state = backbone_part(dict(self.state))
+        wanted, found = kind_of(backbone_part(self.own)), kind_of(state)
+        if wanted and self.missing and any(map(CAFFE.match, state)):
+            return (
+                'a caffe-style network, by its keys: convert it, or take '
+                "torchvision's weights"
             )
+        if wanted and self.missing and not found:
+            return (
+                f'no ResNet, but {", ".join(sorted(state)[:3])}, ...: a file '
+                'of another library must be converted first'
+            )
+        if wanted and found:
+            # A network with fewer stages uses only those.
+            blocks = found.blocks[: len(wanted.blocks)]
+            if found._replace(blocks=blocks) != wanted:
+                return (
+                    f'another backbone: a {found} in the checkpoint, a '
+                    f'{wanted} in the config: set its depth and stem'
+                )
+        return ''
+
+
+def _leaf(path: str) -> str:
+    return path.split('.')[-1]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ', '.join(sorted(names))
 
 
 def other_shapes(

@@ -1,7 +1,6 @@
 """Which ResNet a set of weights belongs to, read from its tensors."""
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,13 +124,15 @@ def require(state: State, key: str) -> Tensor:
     return state[key]
 
 
-def stage_values(state: State, reading: Reading, every: bool = True) -> list:
+def stage_values(
+    state: State, reading: Reading, needed: Sequence[int] = (1, 2, 3, 4)
+) -> list:
     """What one tensor of a plugin tells in each of the four stages.
 
     Args:
         state: Tensors under their official names.
         reading: The tensor, and what it tells.
-        every: Whether each stage must have it; otherwise one at least.
+        needed: The stages that must have it, of which there is one at least.
 
     Returns:
         Four values, None for a stage without the tensor.
@@ -141,21 +142,22 @@ def stage_values(state: State, reading: Reading, every: bool = True) -> list:
     """
     suffix, read = reading
     shown = suffix.replace('\\', '')
-    found = defaultdict(set)
+    values: list[Any] = [None] * 4
     for key, value in state.items():
         place = re.fullmatch(rf'(?:.*\.)?layer(\d)\.\d+\.{suffix}', key)
-        if place:
-            found[int(place[1])].add(read(value))
-    for stage in range(1, 5):
-        if len(found[stage]) > 1:
-            several = ', '.join(map(str, sorted(found[stage])))
+        if not place:
+            continue
+        stage, new = int(place[1]) - 1, read(value)
+        if values[stage] not in (None, new):
             raise InputError(
-                f'{shown} says {several} in stage {stage}: a plugin takes '
-                'one value in a stage.'
+                f'{shown} says {values[stage]}, {new} in stage {stage + 1}: '
+                'a plugin takes one value in a stage.'
             )
-    values = [next(iter(found[stage]), None) for stage in range(1, 5)]
-    missing = [str(n) for n, value in enumerate(values, 1) if value is None]
-    if missing and (every or len(missing) == 4):
+        values[stage] = new
+    if not any(values):
+        needed = needed or (1, 2, 3, 4)
+    missing = [str(stage) for stage in needed if values[stage - 1] is None]
+    if missing:
         raise InputError(
             f'no {shown} in stage {", ".join(missing)}: the file is '
             'incomplete, or another network.'
@@ -163,26 +165,12 @@ def stage_values(state: State, reading: Reading, every: bool = True) -> list:
     return values
 
 
-def plugins_by_stage(cfgs: Sequence[dict | None], position: str) -> list[dict]:
-    """One entry of `plugins` for each config; None is no plugin."""
-    plugins: list[dict] = []
-    for cfg in cfgs:
-        if cfg is None or any(plugin['cfg'] == cfg for plugin in plugins):
-            continue
-        plugin: dict[str, Any] = dict(cfg=cfg, position=position)
-        stages = tuple(other == cfg for other in cfgs)
-        if not all(stages):
-            plugin['stages'] = stages
-        plugins.append(plugin)
-    return plugins
-
-
 def resnet_with(
     plugin: str,
     arguments: Mapping[str, Reading],
     position: str | None = None,
     blocks: tuple[int, ...] | None = None,
-    every: bool = True,
+    needed: Sequence[int] = (1, 2, 3, 4),
     **backbone: Any,
 ) -> Callable[[State], dict[str, Any]]:
     """What makes the config of a ResNet with a plugin from its weights.
@@ -193,26 +181,31 @@ def resnet_with(
         position: Where it sits. None is behind the last norm of a block,
             before the addition.
         blocks: The blocks of a stage that have it; None is all.
-        every: Whether every stage must have it.
+        needed: The stages that must have it.
         backbone: Further arguments of the backbone.
     """
 
     def backbone_cfg(state: State) -> dict[str, Any]:
         depth = depth_of(state)
-        values = [
-            stage_values(state, reading, every)
-            for reading in arguments.values()
-        ]
-        cfgs = [
-            None
-            if None in stage
-            else dict(type=plugin, **dict(zip(arguments, stage, strict=True)))
-            for stage in zip(*values, strict=True)
-        ]
-        last = 'after_conv3' if depth >= 50 else 'after_conv2'
-        plugins = plugins_by_stage(cfgs, position or last)
-        if blocks:
-            plugins = [dict(entry, blocks=blocks) for entry in plugins]
+        by_stage = list(
+            zip(
+                *(stage_values(state, r, needed) for r in arguments.values()),
+                strict=True,
+            )
+        )
+        plugins = []
+        for values in dict.fromkeys(by_stage):
+            if None in values:
+                continue
+            cfg = dict(zip(arguments, values, strict=True))
+            last = 'after_conv3' if depth >= 50 else 'after_conv2'
+            entry: dict[str, Any] = dict(
+                cfg=dict(type=plugin, **cfg), position=position or last
+            )
+            stages = tuple(other == values for other in by_stage)
+            if not all(stages):
+                entry['stages'] = stages
+            plugins.append(entry | (dict(blocks=blocks) if blocks else {}))
         # MMDetection's own ResNet takes plugins from ResNet-50 on, inside
         # blocks, in all blocks of a stage.
         stock = depth >= 50 and position != 'after_block' and not blocks

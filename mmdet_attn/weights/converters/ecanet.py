@@ -67,19 +67,10 @@ def _backbone_cfg(state: State) -> dict[str, Any]:
     )
 
 
-def _config_line(state: State) -> str:
-    return ', '.join(
-        f'{name}={value}'
-        for name, value in _backbone_cfg(state).items()
-        if name not in ('type', 'depth')
-    )
-
-
 ECANET = Source(
     'ecanet',
     'ImageNet weights of BangguWu/ECANet: ResNet-18 to -152, MobileNetV2',
     _rules,
     _backbone_cfg,
     alias=mobilenet.alias,
-    config_line=_config_line,
 )

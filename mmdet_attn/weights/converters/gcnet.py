@@ -21,7 +21,7 @@ gc_resnet = resnet_with(
             reduction,
         )
     ),
-    every=False,
+    needed=(),
 )
 
 

@@ -21,7 +21,7 @@ GSOP = Source(
         'mmdet_attn.GSoP',
         dict(att_dim=(r'conv_for_DR\.weight', len)),
         blocks=(-1,),
-        every=False,
+        needed=(),
         strides=(1, 2, 2, 1),  # their last stage keeps the map's size
     ),
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmdet_attn.errors import InputError
 
 # A pattern of whole keys and what it becomes; None drops the tensor.
-Rules = Mapping[str, str | None]
+Rules = dict[str, str | None]
 
 NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 CLASSIFIER: Rules = {r'(fc|classifier(\.\d+)?)\.(weight|bias)': None}

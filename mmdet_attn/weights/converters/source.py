@@ -27,7 +27,6 @@ class Source:
         reshape: Makes the tensor for a new name from the official one.
         plain: Whether the networks have no attention. Then a config may have
             modules that start as the identity.
-        config_line: What a config says about the sizes of the modules.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Source:
     check: Callable[[State], object] = bool
     reshape: Callable[[str, Tensor], Tensor] = lambda name, value: value
     plain: bool = False
-    config_line: Callable[[State], str] | None = None
 
     def convert(self, state: State) -> dict[str, Tensor]:
         """Tensors under official names to tensors under ours.
