@@ -103,7 +103,7 @@ def load_inferencer(
     Args:
         config: A config file.
         checkpoint: A file or address.
-        device: Such as ``'cpu'``; None is the best there is.
+        device: Such as `'cpu'`; None is the best there is.
         trust: Whether the checkpoint may run code of its own.
         strict: Whether it must fit the config.
 

@@ -351,6 +351,8 @@ def test_model_zoos(asked, tmp_path, monkeypatch):
         read_checkpoint('open-mmlab://mine')
     save(tmp_path / 'mine.pth')
     assert 'state_dict' in read_checkpoint('open-mmlab://mine')
+    with pytest.raises(InputError, match=r'cannot be fetched: .*torchvision'):
+        read_checkpoint('torchvision://resnet50.imagenet1k_v2')
     for address in ('open-mmlab://none', 'mmcls://none'):
         with pytest.raises(InputError, match="has no model 'none'"):
             read_checkpoint(address)

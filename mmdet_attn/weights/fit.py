@@ -1,4 +1,4 @@
-"""What of a checkpoint fits a network, what does not, and why."""
+"""Compare weights with a network: what fits, what does not, and why."""
 
 import re
 from collections import Counter
@@ -102,7 +102,9 @@ class Fit:
         return '\n'.join([*lines, way_out] if way_out else lines)
 
     def switched_off(self, trained_with: str | None) -> list[str]:
-        """Gates without weights, by which they could know to switch on.
+        """Gates that would stay at identity although they were trained.
+
+        A gate without weights cannot notice that a checkpoint has it.
 
         Args:
             trained_with: The module that the weights were trained with.
@@ -138,7 +140,7 @@ class Fit:
         return block in self.modules and f'{block}.{child}' not in self.modules
 
     def _elsewhere(self, key: str) -> bool:
-        """Whether a key is of what the network has no part in."""
+        """Whether a key belongs to something outside the network."""
         return bool(
             CLASSIFIER.match(key)
             or key.split('.')[0] not in self.tops

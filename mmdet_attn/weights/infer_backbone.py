@@ -1,4 +1,4 @@
-"""Which ResNet a set of weights belongs to, read from its tensors."""
+"""Find out from tensors which ResNet they belong to."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -173,7 +173,7 @@ def resnet_with(
     needed: Sequence[int] = (1, 2, 3, 4),
     **backbone: Any,
 ) -> Callable[[State], dict[str, Any]]:
-    """What makes the config of a ResNet with a plugin from its weights.
+    """A function from weights to the config of a ResNet with a plugin.
 
     Args:
         plugin: The type of the plugin.

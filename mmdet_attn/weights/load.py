@@ -115,7 +115,10 @@ def read_checkpoint(
         trust = _trust
     if trust is None:
         trust = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD') == '1'
-    source = _fetch(address)
+    try:
+        source = _fetch(address)
+    except (ImportError, RuntimeError) as error:
+        raise InputError(f'{address} cannot be fetched: {error}') from None
     try:
         with _mmengine_allowed():
             content = torch.load(

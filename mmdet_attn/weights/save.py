@@ -1,4 +1,4 @@
-"""Write checkpoints whole or not at all, and over none by accident."""
+"""Write checkpoints in one step and over no file by accident."""
 
 import hashlib
 import os

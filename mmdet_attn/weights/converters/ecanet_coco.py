@@ -1,8 +1,9 @@
 """ECA-Net's released COCO detectors, from MMDetection 1.x to 3.x.
 
-1.x numbers the background 0, 3.x numbers it last; 1.x also computes a box and
-a mask for the background, 3.x does not. What has one output per anchor or per
-class without a background (RPN, RetinaNet) is the same in both, biases too.
+The background has number 0 in 1.x and the last number in 3.x. 1.x also
+computes a box and a mask for the background, 3.x does not. Layers with one
+output per anchor or per class without a background (RPN, RetinaNet) are the
+same in both, and so are their biases.
 """
 
 from typing import Any

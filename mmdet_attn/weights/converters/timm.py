@@ -1,9 +1,9 @@
 """SE- and ECA-ResNets of timm, its legacy ones included.
 
-Nothing in their files tells the aa variants (`seresnetaa50d`), which pool
-where the others stride: they convert, and compute something else. The legacy
-networks pool without padding behind the first convolution, MMDetection's
-with it: their maps are shifted by a pixel there.
+The files of the aa variants (`seresnetaa50d`) look the same as others. Those
+networks pool where the others stride, so their weights convert and then
+compute something else. The legacy networks pool without padding behind the
+first convolution, MMDetection pools with it: the maps are shifted by a pixel.
 """
 
 import re
