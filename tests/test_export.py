@@ -30,7 +30,17 @@ def exported(module):
     return torch.export.export(module, (x,), dynamic_shapes=DYNAMIC)
 
 
-@pytest.mark.parametrize('name', [*FORMS, *convolutions()])
+# A gate of each shape, a sum, and two that need a way of their own.
+FAST = ('ECA', 'CBAM', 'GC', 'FCA', 'NonLocal-concat', 'PSAConv2d')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for name in (*FORMS, *convolutions())
+    ],
+)
 def test_export(name):
     """Both from one exported program, at a size that it has not seen."""
     module = make(name)
