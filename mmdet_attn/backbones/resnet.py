@@ -121,7 +121,7 @@ class AttentionResNet(ResNet):
 
     def init_weights(self) -> None:
         if self._zero_residuals:
-            # Stock decides this by the class of the block, and ours is another.
+            # Stock decides this by the class of the block; ours is another.
             for stage in self.stages:
                 for block in stage:
                     last = 'norm3' if hasattr(block, 'conv3') else 'norm2'
