@@ -4,13 +4,16 @@ import argparse
 import json
 from pathlib import Path
 
-from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mmdet_attn.cli import require_stack, user_errors
-from mmdet_attn.config_files import CONFIGS
+from mmdet_attn.config_files import (
+    CONFIGS,
+    find_config,
+    load_config_file,
+)
 from mmdet_attn.cost.complexity import complexity
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.paper import TABLE_5
@@ -50,18 +53,16 @@ def number(value):
 def main():
     args = parse_args()
     require_stack()
-    files = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]
-    for file in files:
-        if not Path(file).is_file():
-            raise InputError(f'{file}: no such config.')
+    names = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]
+    files = [find_config(name) for name in names]
     if args.json and not Path(args.json).parent.is_dir():
         raise InputError(f'--json {args.json}: there is no such folder.')
     rows = []
     for file in track(files, 'counting', transient=True):
         found = complexity(
-            Config.fromfile(file), tuple(args.shape), args.convention
+            load_config_file(file), tuple(args.shape), args.convention
         )
-        paper = TABLE_5.get(Path(file).stem)
+        paper = TABLE_5.get(file.stem)
         rows.append(
             {
                 'config': str(file),
