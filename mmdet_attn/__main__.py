@@ -28,7 +28,7 @@ def run(command: str) -> None:
 
     What is missing or wrong is shown as one line, with exit status 2.
     """
-    from mmdet_attn.cli import user_errors
+    from mmdet_attn.errors import user_errors
 
     def call() -> None:
         module = command.replace('-', '_')

@@ -1,18 +1,16 @@
 """What the commands share: arguments, config, errors."""
 
 import argparse
-import functools
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
+from mmdet_attn.errors import user_errors as user_errors
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
-from mmdet_attn.launch import leave_group, prepare_launch
+from mmdet_attn.launch import prepare_launch
 from mmdet_attn.weights import torchvision
 
 STACK_HINT = (
@@ -25,48 +23,6 @@ CONFIG_HELP = (
     'config file, or one of an installed package, such as '
     'mmdet_attn::faster_rcnn_r50_eca.py'
 )
-# What `pip install mmdet_attn` leaves out, by the names of imports.
-EXTRAS = {
-    'tools': {
-        'PIL',
-        'faster_coco_eval',
-        'jinja2',
-        'matplotlib',
-        'numpy',
-        'pycocotools',
-        'rich',
-        'scipy',
-        'shtab',
-    },
-    'onedl': {'cv2', 'mmcv', 'mmdet'},
-}
-
-
-def user_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Show an InputError or a missing extra as one line, exit with 2."""
-
-    @functools.wraps(main)
-    def wrapped() -> None:
-        try:
-            main()
-        except (InputError, ModuleNotFoundError) as error:
-            message = str(error)
-            if isinstance(error, ModuleNotFoundError):
-                package = (error.name or '').partition('.')[0]
-                extra = [e for e, names in EXTRAS.items() if package in names]
-                if not extra:
-                    raise
-                message = (
-                    f'{package} is not installed: '
-                    f"pip install 'mmdet_attn[{extra[0]}]'"
-                )
-            if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
-                tool = Path(sys.argv[0]).name
-                print(f'{tool}: error: {message}', file=sys.stderr)
-            sys.exit(2)
-        leave_group()
-
-    return wrapped
 
 
 def require_stack() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -57,7 +58,7 @@ def main():
     files = [find_config(name) for name in names]
     if args.json and not Path(args.json).parent.is_dir():
         raise InputError(f'--json {args.json}: there is no such folder.')
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file in track(files, 'counting', transient=True):
         found = complexity(
             load_config_file(file), tuple(args.shape), args.convention
