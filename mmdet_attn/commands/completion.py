@@ -42,7 +42,10 @@ def whole_parser() -> argparse.ArgumentParser:
             name, help=text, parents=[parent], add_help=False
         )
         for action in child._actions:
-            if action.nargs != 0 and not action.choices:
+            if action.choices:
+                # A dict would be taken for one of subcommands.
+                action.choices = list(action.choices)
+            elif action.nargs != 0:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     return parser
 
