@@ -220,7 +220,8 @@ def check_compiler():
 def mmcv_wheel(python, pin, log):
     """The folder with mmcv's wheel for this Python and torch; built once."""
     torch, gpu = ask(python, TORCH).split()
-    kind = 'cuda' if gpu == 'True' else 'cpu'
+    forced = os.environ.get('FORCE_CUDA') == '1'  # no GPU in a docker build
+    kind = 'cuda' if gpu == 'True' or forced else 'cpu'
     if kind == 'cuda' and not nvcc():
         fail(f'torch sees a GPU, and nvcc is missing: {OR_ELSE}.')
     tag = sys.implementation.cache_tag
