@@ -197,8 +197,7 @@ class Plan:
             say(self.why)
             say(f'{self.pin("torch")} from {(self.index or [registry])[-1]}')
             say(f'{self.mmcv} from {self.wheels or "its source"}')
-        count = len(self.pins.splitlines())
-        say(f'{count} pinned packages in all, the others from {registry}')
+        say(f'requirements/{self.stack}.txt from {registry}')
 
 
 def check_compiler():

@@ -19,7 +19,9 @@ def parse_args():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('shell', choices=['bash', 'zsh', 'fish'])
+    parser.add_argument(
+        'shell', choices=['bash', 'zsh', 'fish'], help='whose script it is'
+    )
     return parser.parse_args()
 
 

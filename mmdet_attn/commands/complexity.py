@@ -53,11 +53,11 @@ def number(value):
 @user_errors
 def main():
     args = parse_args()
-    require_stack()
     names = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]
     files = [find_config(name) for name in names]
     if args.json and not Path(args.json).parent.is_dir():
         raise InputError(f'--json {args.json}: there is no such folder.')
+    require_stack()
     rows: list[dict[str, Any]] = []
     for file in track(files, 'counting', transient=True):
         found = complexity(
