@@ -26,7 +26,7 @@ class BuildWithMim(build_py):
             shutil.copytree(
                 ROOT / name,
                 Path(self.build_lib, 'mmdet_attn', '.mim', name),
-                ignore=shutil.ignore_patterns('__pycache__'),
+                ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'),
                 dirs_exist_ok=True,
             )
 
