@@ -1,4 +1,4 @@
-"""Packaging: metadata, extras, and configs and tools where mim looks."""
+"""Packaging: metadata, extras, and configs and tools where MIM looks."""
 
 import re
 import shutil
@@ -12,9 +12,9 @@ INIT = (ROOT / 'mmdet_attn' / '__init__.py').read_text(encoding='utf-8')
 
 
 class BuildWithMim(build_py):
-    """Copy configs and tools to ``mmdet_attn/.mim``, where mim looks.
+    """Copy configs and tools to `mmdet_attn/.mim`, where MIM looks.
 
-    Not for an editable install: there mim searches the whole clone, and
+    Not for an editable install: there MIM searches the whole clone, and
     refuses a config that it finds twice.
     """
 
@@ -26,7 +26,7 @@ class BuildWithMim(build_py):
             shutil.copytree(
                 ROOT / name,
                 Path(self.build_lib, 'mmdet_attn', '.mim', name),
-                ignore=shutil.ignore_patterns('__pycache__'),
+                ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'),
                 dirs_exist_ok=True,
             )
 
@@ -42,19 +42,28 @@ setup(
     license='Apache-2.0',
     keywords='attention, ECA, SE, CBAM, object detection, MMDetection',
     packages=find_packages(include=['mmdet_attn', 'mmdet_attn.*']),
-    package_data={'mmdet_attn.look': ['*.j2']},
+    package_data={'': ['py.typed', '*.html.j2']},
+    # The command lies outside the package, which imports torch at once: help
+    # should not wait for that.
+    py_modules=['mmdet_attn_cli'],
+    package_dir={'': 'tools', 'mmdet_attn': 'mmdet_attn'},
+    entry_points={'console_scripts': ['mmdet-attn = mmdet_attn_cli:main']},
     python_requires='>=3.10',
-    # Neither stack is named here: they share import names and would
-    # overwrite each other. The extras name them.
-    install_requires=[
-        'torch>=2.6',
-        'jinja2',
-        'matplotlib',
-        'numpy',
-        'pillow',
-        'rich',
-    ],
+    # OpenMMLab's mmengine has the same import name: its users install with
+    # pip's --no-deps.
+    install_requires=['torch>=2.6', 'onedl-mmengine>=0.10.12'],
     extras_require={
+        'tools': [
+            'faster-coco-eval',
+            'jinja2',
+            'matplotlib',
+            'numpy',
+            'pillow',
+            'pycocotools',
+            'rich',
+            'scipy',
+            'shtab',
+        ],
         'onedl': [
             'onedl-mmengine>=0.10.12',
             'onedl-mmcv>=2.3.6',
@@ -68,6 +77,11 @@ setup(
             'mmdet>=3.3.0',
             'faster-coco-eval',
             'pycocotools',
+        ],
+        'docs': [
+            'latex2mathml',
+            'mkdocs-material',
+            'mkdocstrings[python]',
         ],
         'dev': [
             'hypothesis',

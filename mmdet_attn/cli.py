@@ -1,17 +1,16 @@
-"""What the command line tools share: arguments, config, errors."""
+"""What the commands share: arguments, config, errors."""
 
 import argparse
-import functools
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
+from mmdet_attn.errors import user_errors as user_errors
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
-from mmdet_attn.launch import leave_group, prepare_launch
+from mmdet_attn.launch import prepare_launch
 from mmdet_attn.weights import load
 
 STACK_HINT = (
@@ -20,23 +19,10 @@ STACK_HINT = (
 )
 
 
-def user_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Show an InputError as one message and exit with 2, no traceback."""
-
-    @functools.wraps(main)
-    def wrapped() -> None:
-        try:
-            main()
-        except InputError as error:
-            if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
-                print(
-                    f'{Path(sys.argv[0]).name}: error: {error}',
-                    file=sys.stderr,
-                )
-            sys.exit(2)
-        leave_group()
-
-    return wrapped
+CONFIG_HELP = (
+    'config file, or one of an installed package, such as '
+    'mmdet_attn::faster_rcnn_r50_eca.py'
+)
 
 
 def require_stack() -> None:
@@ -52,12 +38,15 @@ def require_stack() -> None:
 
 
 def check_output(flag: str, file: str | None, *suffixes: str) -> None:
-    """Refuse a file to write, before any work: its name or its folder.
+    """Check the name and the folder of a file to write, before any work.
 
     Args:
-        flag: The argument that names it.
+        flag: The argument that names the file.
         file: The file, None if none is wanted.
-        suffixes: What its name may end in.
+        suffixes: The endings that its name may have.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     if file is None:
         return
@@ -75,12 +64,13 @@ def config_parser(
 ) -> argparse.ArgumentParser:
     """A parser with the arguments that mmdet's own tools share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     for name in positional:
         parser.add_argument(name, help=f'{name} file or address')
     parser.add_argument(
         '--work-dir',
-        help='where logs and results go (default: work_dirs/CONFIG)',
+        help='where logs and results go (default: work_dirs/ and the name '
+        'of the config)',
     )
     parser.add_argument(
         '--data-root',
@@ -131,15 +121,14 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     """The config of a command line, ready for a runner on this machine.
 
     Args:
-        args: What :func:`config_parser` parsed.
-        splits: What is needed of ``--data-root``.
+        args: What `config_parser` parsed.
+        splits: The parts of `--data-root` that are needed.
     """
-    if not Path(args.config).is_file():
-        raise InputError(f'{args.config}: no such config.')
+    config = find_config(args.config)
     require_stack()
     load.register(args.trust_checkpoint)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = load_config_file(config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.data_root:
@@ -151,6 +140,6 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+        cfg.work_dir = str(Path('work_dirs', config.stem))
     prepare_launch(cfg, args.launcher)
     return cfg

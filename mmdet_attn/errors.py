@@ -1,5 +1,60 @@
-"""The one exception for what a user can put right."""
+"""The exception for what a user can put right, and how commands show it."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# What `pip install mmdet_attn` leaves out: how to get it, names of imports.
+EXTRAS = {
+    "'mmdet_attn[tools]'": {
+        'PIL',
+        'faster_coco_eval',
+        'jinja2',
+        'matplotlib',
+        'numpy',
+        'pycocotools',
+        'rich',
+        'scipy',
+        'shtab',
+    },
+    "--no-build-isolation 'mmdet_attn[onedl]'": {'cv2', 'mmcv', 'mmdet'},
+}
 
 
 class InputError(ValueError):
     """Bad input: the message names the value, the rule and the way out."""
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """How to install what is missing; None if it is in no extra."""
+    package = (error.name or '').partition('.')[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return f'{package} is not installed: pip install {extra}'
+    return None
+
+
+def user_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Show an InputError or a missing extra as one line, exit with 2."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except (InputError, ModuleNotFoundError) as error:
+            message: object = error
+            if isinstance(error, ModuleNotFoundError):
+                message = missing_extra(error)
+                if message is None:
+                    raise
+            if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
+                tool = Path(sys.argv[0]).name
+                print(f'{tool}: error: {message}', file=sys.stderr)
+            sys.exit(2)
+        from mmdet_attn.launch import leave_group
+
+        leave_group()
+
+    return wrapped

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmdet_attn.cli import require_stack
+from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import read_ahead, state_dict_of
@@ -101,7 +102,7 @@ def load_inferencer(
     """MMDetection's inferencer, with the weights of a checkpoint.
 
     Args:
-        config: A config file.
+        config: A config file, or `package::file`.
         checkpoint: A file or address.
         device: Such as `'cpu'`; None is the best there is.
         trust: Whether the checkpoint may run code of its own.
@@ -111,8 +112,7 @@ def load_inferencer(
         InputError: Config, checkpoint or device is missing or cannot be used,
             or the weights do not fit and must.
     """
-    if not Path(config).is_file():
-        raise InputError(f'{config}: no such config.')
+    find_config(config)
     require_stack()
     if device is not None:
         try:
@@ -126,7 +126,7 @@ def load_inferencer(
     content = read_ahead(checkpoint, trust)
     from mmdet.apis import DetInferencer
 
-    inferencer = DetInferencer(config, checkpoint, device)
+    inferencer = DetInferencer(load_config_file(config), checkpoint, device)
     if strict:
         load_strictly(inferencer.model, state_dict_of(content))
     return inferencer

@@ -1,6 +1,6 @@
 """Detect objects in images: pictures and JSON."""
 
-from mmdet_attn.commands.predict import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('predict')

@@ -3,15 +3,15 @@
 
     python3 tools/setup_env.py --stack onedl -- python -m pytest
 
-Needs Python 3.10 to 3.12 with venv, a C++ compiler and a package registry;
-nothing else. An active environment that has the stack is used as it is,
-otherwise ``--env`` (``.venv``) is made. mmcv's compiled ops are built once and
-kept as a wheel in the user's cache. Repeating is cheap, interrupting is safe.
+Needs Python 3.10 to 3.12 with venv, a C++ compiler and a package registry. An
+active environment that has the stack is used as it is, otherwise one is made.
+The compiled ops of mmcv are built once and kept as a wheel in the user's
+cache. It is cheap to repeat and safe to interrupt.
 """
 
 import argparse
+import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -24,38 +24,41 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 CACHE = CACHE / 'mmdet_attn'
-STACKS = {
-    'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
-    'openmmlab': ('mmengine', 'mmcv', 'mmdet'),
+SHARED = ('torch', 'pycocotools', 'faster-coco-eval')
+STACKS = {  # what makes a stack complete; mmcv first
+    'onedl': ('onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection', *SHARED),
+    'openmmlab': ('mmcv', 'mmengine', 'mmdet', *SHARED),
+    'docs': ('mkdocs-material', 'mkdocstrings'),
 }
-PROBE = """
-import importlib.metadata as metadata, importlib.util as util, json
-found = {}
-for name in %r:
+# onedl-mmcv 2.3.6 with CUDA ops, from its maintainers: Python, torch, CUDA
+# and the oldest driver. The first row that fits is taken.
+PREBUILT = (
+    ((3, 12), '2.12.0', 'cu130', 580),
+    ((3, 12), '2.10.0', 'cu129', 525),
+    ((3, 10), '2.8.0', 'cu128', 525),
+)
+ARCHITECTURES = ((7, 5), (8, 6), (8, 9), (9, 0), (12, 0))
+TORCH_INDEX = 'https://download.pytorch.org/whl/{cuda}'
+WHEELS = 'https://mmwheels.onedl.ai/{cuda}-torch{torch}/simple/onedl-mmcv/'
+OR_ELSE = 'install nvcc, or stay on the CPU with CUDA_VISIBLE_DEVICES=-1'
+LACKS = """
+import glob, importlib.metadata, importlib.util, os
+names, missing = %r, []
+for name in names:
     try:
-        found[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        found[name] = None
-spec = util.find_spec('mmcv')
-ops = None
-if spec and spec.origin:
-    import glob, os
-    ops = bool(glob.glob(os.path.dirname(spec.origin) + '/_ext*'))
-print(json.dumps([found, ops]))
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        missing.append(name)
+if 'torch' in names and not missing:
+    folder = os.path.dirname(importlib.util.find_spec('mmcv').origin)
+    if not glob.glob(folder + '/_ext*'):
+        missing.append("mmcv's compiled ops (mmcv._ext)")
+print(', '.join(missing))
 """
-TORCH = """
-import json, torch
-print(json.dumps([torch.__version__, torch.version.cuda,
-                  torch.cuda.is_available()]))
-"""
-NO_NVCC = """\
-a GPU is here, but no nvcc to build mmcv's CUDA ops with. Do one of these:
-  - install the CUDA toolkit {cuda} (nvcc) and run this again;
-  - install a prebuilt wheel, listed by CUDA and torch version at
-    https://mmwheels.onedl.ai/ :
-    {python} -m pip install --no-deps {pin} --find-links LINK_FROM_THERE
-    and run this again;
-  - stay on the CPU: CUDA_VISIBLE_DEVICES=-1 make ..."""
+TORCH = 'import torch as t; print(t.__version__, t.cuda.is_available())'
+NETWORK = 'Failed to establish|Connection ?(refused|Error)|ProxyError|' + (
+    'Network is unreachable|name resolution'
+)
 
 
 def fail(message):
@@ -73,27 +76,16 @@ def ask(python, code):
     if out.returncode:
         last = (out.stderr.strip().splitlines() or ['no output'])[-1]
         fail(f'{python} cannot be used: {last}')
-    return json.loads(out.stdout)
+    return out.stdout.strip()
 
 
-def lacks(python, stack):
-    """What an interpreter lacks of a stack, as text; '' where nothing."""
-    names = ('torch', 'pycocotools', 'faster-coco-eval', *STACKS[stack])
-    found, ops = ask(python, PROBE % (names,))
-    missing = [name for name in names if not found[name]]
-    if not missing and not ops:
-        missing = ["mmcv's compiled ops (mmcv._ext)"]
-    return ', '.join(missing)
-
-
-def run(step, command, log, env=None):
+def run(step, command, log, **env):
     """Run a command quietly, with a line of progress; explain a failure."""
     say(f'{step} ...')
-    start, shown = time.time(), 0.0
-    lines = []
+    start, shown, lines = time.time(), 0.0, []
     process = subprocess.Popen(
         [str(part) for part in command],
-        env=env,
+        env=os.environ | env,
         text=True,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -101,38 +93,111 @@ def run(step, command, log, env=None):
     )
     with process, open(log, 'a') as file:
         for line in process.stdout:
-            file.write(line)
-            file.flush()
+            print(line, end='', file=file, flush=True)
             lines.append(line.strip())
-            done = re.search(r'^\s*\[(\d+)/(\d+)\]', line)
+            done = re.match(r'\[(\d+)/(\d+)\]', line.strip())
             if done and time.time() - shown > 20:
                 shown = time.time()
                 say(f'  {done[1]} of {done[2]} files compiled')
     if process.returncode:
-        text = '\n'.join(lines)
-        if re.search(
-            r'Failed to establish|Connection ?(refused|Error)|Network '
-            r'is unreachable|name resolution|ProxyError',
-            text,
-            re.I,
-        ):
+        errors = [s for s in lines if re.search(r'error: ?\S', s, re.I)]
+        reason = (errors or lines or ['no output'])[-1]
+        if re.search(NETWORK, '\n'.join(lines), re.I):
             reason = (
                 'the package registry cannot be reached; check the '
                 'network, or point PIP_INDEX_URL at a mirror'
             )
-        else:
-            errors = [s for s in lines if re.search(r'error: ?\S', s, re.I)]
-            reason = (errors or lines or ['no output'])[-1]
         fail(f'{step}: {reason} (log: {log})')
     say(f'  done in {time.time() - start:.0f} s')
 
 
-def pin_of(name, stack):
-    """The requirement line of a package, such as ``mmcv==2.1.0``."""
-    for line in (ROOT / f'requirements/{stack}.txt').read_text().splitlines():
-        if line.split('==')[0] == name:
-            return line
-    raise KeyError(name)
+def nvcc():
+    cuda = os.path.join(
+        os.environ.get('CUDA_HOME') or '/usr/local/cuda', 'bin'
+    )
+    return shutil.which('nvcc') or shutil.which('nvcc', path=cuda)
+
+
+def gpus():
+    """Compute capability and driver of each GPU that nvidia-smi shows."""
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+    if hidden or not shutil.which('nvidia-smi'):
+        return []
+    query = 'nvidia-smi --query-gpu=compute_cap,driver_version --format=csv'
+    out = subprocess.run(query.split(), capture_output=True, text=True)
+    found = re.findall(r'^(\d+)\.(\d+), (\d+)', out.stdout, re.MULTILINE)
+    return [((int(a), int(b)), int(driver)) for a, b, driver in found]
+
+
+def prebuilt(python, found):
+    """Torch and CUDA of a prebuilt mmcv, for a Python and some GPUs."""
+    for (major, minor), _ in found:
+        if not any(major == a and minor >= b for a, b in ARCHITECTURES):
+            fail(
+                'nvcc is missing, and the prebuilt onedl-mmcv has no code for '
+                f'compute capability {major}.{minor}: {OR_ELSE}.'
+            )
+    driver = min(driver for _, driver in found)
+    for version, torch, cuda, oldest in PREBUILT:
+        if version == python and driver >= oldest:
+            return torch, cuda
+    fail(
+        'nvcc is missing. The prebuilt onedl-mmcv needs Python 3.12 or 3.10 '
+        f'and driver 525 or later, here are {python[0]}.{python[1]} and '
+        f'{driver}: call make with BOOTSTRAP=python3.12, or {OR_ELSE}.'
+    )
+
+
+class Plan:
+    """The pins of an environment, and where torch and mmcv come from."""
+
+    def __init__(self, stack):
+        if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+            fail(
+                'Python 3.10 to 3.12 is needed, this is '
+                f'{sys.version.split()[0]}; call make with '
+                'BOOTSTRAP=python3.11 or another one you have.'
+            )
+        names = ('docs',) if stack == 'docs' else ('base', stack)
+        files = [ROOT / f'requirements/{name}.txt' for name in names]
+        text = ''.join(file.read_text() for file in files)
+        self.stack = stack
+        self.pins = re.sub('^(-r|#).*\n', '', text, flags=re.MULTILINE)
+        self.index, self.wheels = [], None
+        self.why = 'no GPU is visible: mmcv is compiled for the CPU'
+        found = [] if stack == 'docs' else gpus()
+        if found and nvcc():
+            self.why = 'a GPU and nvcc are here: mmcv is compiled for CUDA'
+        elif found and stack == 'openmmlab':
+            fail(f'nvcc is missing, and no mmcv is prebuilt: {OR_ELSE}.')
+        elif found:
+            torch, cuda = prebuilt(sys.version_info[:2], found)
+            short = torch.replace('.', '')
+            self.index = ['--extra-index-url', TORCH_INDEX.format(cuda=cuda)]
+            self.wheels = WHEELS.format(cuda=cuda, torch=short)
+            self.why = (
+                'a GPU is here and nvcc is not: mmcv is prebuilt by its '
+                'maintainers; we have not tried it'
+            )
+            pin = f'torch=={torch}+{cuda}'
+            self.pins = self.pins.replace(self.pin('torch'), pin)
+        digest = hashlib.sha256(self.pins.encode()).hexdigest()
+        self.stamp = f'{stack}-{digest[:12]}.stamp'
+        self.mmcv = '' if stack == 'docs' else self.pin(STACKS[stack][0])
+
+    def pin(self, name):
+        """The requirement of a package, such as `mmcv==2.1.0`."""
+        return re.search(f'^{name}==[^ \n]+', self.pins, re.MULTILINE)[0]
+
+    def show(self, env):
+        """Print what would be installed, from where and why."""
+        registry = os.environ.get('PIP_INDEX_URL', 'the registry of pip')
+        say(f'Python {sys.version.split()[0]}, {sys.executable}, in {env}')
+        if self.mmcv:
+            say(self.why)
+            say(f'{self.pin("torch")} from {(self.index or [registry])[-1]}')
+            say(f'{self.mmcv} from {self.wheels or "its source"}')
+        say(f'requirements/{self.stack}.txt from {registry}')
 
 
 def check_compiler():
@@ -151,28 +216,16 @@ def check_compiler():
         )
 
 
-def mmcv_wheel(python, stack, log):
+def mmcv_wheel(python, pin, log):
     """The folder with mmcv's wheel for this Python and torch; built once."""
-    import fcntl
-
-    pin = pin_of(STACKS[stack][1], stack)
-    version, cuda, gpu = ask(python, TORCH)
-    home = os.environ.get('CUDA_HOME')
-    nvcc = shutil.which('nvcc') or (
-        home and shutil.which('nvcc', path=f'{home}/bin')
-    )
-    if gpu and not nvcc:
-        fail(NO_NVCC.format(cuda=cuda, python=python, pin=pin))
-    key = '-'.join(
-        [
-            pin.replace('==', '-'),
-            sys.implementation.cache_tag,
-            'torch' + version,
-            'cuda' if gpu else 'cpu',
-            sysconfig.get_platform(),
-        ]
-    )
-    folder = CACHE / key
+    torch, gpu = ask(python, TORCH).split()
+    forced = os.environ.get('FORCE_CUDA') == '1'  # no GPU in a docker build
+    kind = 'cuda' if gpu == 'True' or forced else 'cpu'
+    if kind == 'cuda' and not nvcc():
+        fail(f'torch sees a GPU, and nvcc is missing: {OR_ELSE}.')
+    tag = sys.implementation.cache_tag
+    parts = (pin.replace('==', '-'), tag, 'torch' + torch, kind)
+    folder = CACHE / '-'.join([*parts, sysconfig.get_platform()])
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -180,215 +233,126 @@ def mmcv_wheel(python, stack, log):
             say(f'{pin} with compiled ops: from {folder}')
             return folder
         check_compiler()
-        pip = [python, '-m', 'pip']
-        source = folder / 'source'
-        if not list(source.glob('*/setup.py')):
-            shutil.rmtree(source, ignore_errors=True)
-            run(
-                f'download the source of {pin}',
-                [
-                    *pip,
-                    'download',
-                    '--no-deps',
-                    '--no-build-isolation',
-                    '--no-binary',
-                    ':all:',
-                    '-d',
-                    source / 'sdist',
-                    pin,
-                ],
-                log,
-            )
-            archive = next((source / 'sdist').iterdir())
-            shutil.unpack_archive(archive, source / 'unpacked')
-            next((source / 'unpacked').iterdir()).rename(source / 'mmcv')
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-        jobs = max(1, min(os.cpu_count() or 1, memory // 2**31))
-        # ninja on the path: without it setuptools compiles on one core.
-        env = dict(
-            os.environ,
+        # No cache of pip's: it does not tell one torch from another.
+        command = [python, '-m', 'pip', 'wheel', '-v', '--no-deps', '-w']
+        command += [folder, '--no-cache-dir', '--no-binary', ':all:']
+        command += ['--no-build-isolation']
+        run(
+            f'build {pin} with {kind.upper()} ops, once for this Python and '
+            'torch (5 to 8 minutes on 2 cores)',
+            [*command, pin],
+            log,
             MMCV_WITH_OPS='1',
-            MAX_JOBS=str(jobs),
-            FORCE_CUDA='1' if gpu else '0',
+            MAX_JOBS=str(max(1, min(os.cpu_count() or 1, memory // 2**31))),
+            FORCE_CUDA='1' if kind == 'cuda' else '0',
             CFLAGS=os.environ.get('CFLAGS', '') + ' -g0',
+            # ninja on the path: without it setuptools compiles on one core.
             PATH=f'{Path(python).parent}:{os.environ["PATH"]}',
         )
-        run(
-            f'build {pin} with {"CUDA" if gpu else "CPU"} ops, once for this '
-            'Python and torch (5 to 8 minutes on 2 cores)',
-            [
-                *pip,
-                'wheel',
-                '-v',
-                '--no-deps',
-                '--no-build-isolation',
-                '-w',
-                source / 'wheel',
-                source / 'mmcv',
-            ],
-            log,
-            env,
-        )
-        for wheel in (source / 'wheel').glob('*.whl'):
-            wheel.rename(folder / wheel.name)
-        shutil.rmtree(source)
     return folder
 
 
-def make_env(env, stack):
+def make_env(env, plan):
     """Create or complete the environment; its interpreter is returned."""
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        fail(
-            'Python 3.10 to 3.12 is needed, this is '
-            f'{sys.version.split()[0]}; call make with '
-            'BOOTSTRAP=python3.11 or another one you have.'
-        )
-    python = env / 'bin' / 'python'
-    locks = [ROOT / f'requirements/{name}.txt' for name in ('base', stack)]
-    digest = hashlib.sha256(b''.join(p.read_bytes() for p in locks))
-    stamp = env / f'{stack}-{digest.hexdigest()[:12]}.stamp'
+    python, stamp, stack = env / 'bin' / 'python', env / plan.stamp, plan.stack
     if stamp.exists():
         return python
-    start = time.time()
-    log = env / 'setup.log'
-    if other := [s.name for s in env.glob('*.stamp') if stack not in s.name]:
+    start, log, lock = time.time(), env / 'setup.log', env / 'pins.txt'
+    stale = [file.name for file in env.glob('*.stamp')]
+    if other := [name for name in stale if not name.startswith(stack)]:
         fail(f'{env} holds another stack ({other[0]}): name another --env.')
-    stale = list(env.glob('*.stamp'))
     if stale:
         say(f'the requirements have changed: {env} is made anew')
     if stale or not (env / 'bin' / 'pip').exists():
-        pin = pin_of(STACKS[stack][1], stack).replace('==', '-')
-        tag = sys.implementation.cache_tag
-        if not list(CACHE.glob(f'{pin}-{tag}-*/*.whl')):
+        tag = f'{plan.mmcv.replace("==", "-")}-{sys.implementation.cache_tag}'
+        if plan.mmcv and not plan.wheels and not any(CACHE.glob(f'{tag}-*/*')):
             check_compiler()
         say(f'create {env}')
-        made = subprocess.run(
-            # mmcv's ops fit one torch only: nothing old may stay. A folder
-            # that was not made here, by its stamp, is never cleared.
-            [sys.executable, '-m', 'venv', *(['--clear'] * bool(stale)), env],
-            capture_output=True,
-            text=True,
-        )
+        # mmcv's ops fit one torch only: nothing old may stay. A folder that
+        # was not made here, by its stamp, is never cleared.
+        command = [sys.executable, '-m', 'venv', *(['--clear'] * bool(stale))]
+        made = subprocess.run([*command, env], capture_output=True, text=True)
         if made.returncode:
             fail(
                 'python -m venv failed; on Debian and Ubuntu: apt-get '
                 f'install python3-venv. {made.stdout.strip()[-300:]}'
             )
-    lock = locks[1]
-    install = [
-        python,
-        '-m',
-        'pip',
-        'install',
-        '--retries',
-        '2',
-        '--disable-pip-version-check',
-    ]
-    # With dependencies: torch's CUDA builds bring packages of their own.
-    run(
-        'install torch and the build tools',
-        [
-            *install,
-            '-c',
-            lock,
-            'torch',
-            'numpy',
-            'setuptools',
-            'wheel',
-            'ninja',
-            'packaging',
-        ],
-        log,
-    )
-    extra = []
-    if ask(python, PROBE % (STACKS[stack],))[1] is not True:
-        extra = ['--find-links', mmcv_wheel(python, stack, log)]
-    run(
-        f'install the {stack} stack',
-        [
-            *install,
-            '--no-deps',
-            '--no-build-isolation',
-            *extra,
-            '--only-binary',
-            STACKS[stack][1],
-            '-r',
-            lock,
-        ],
-        log,
-    )
-    run(
-        'install mmdet_attn (editable)',
-        [*install, '--no-deps', '--no-build-isolation', '-e', ROOT],
-        log,
-    )
-    if gap := lacks(python, stack):
+    lock.write_text(plan.pins)
+    install = [python, '-m', 'pip', 'install', '--retries', '2', *plan.index]
+    if plan.mmcv:
+        # With dependencies: torch's CUDA builds bring packages of their own.
+        tools = ['torch', 'numpy', 'setuptools', 'wheel', 'ninja', 'packaging']
+        step = 'install torch and the build tools'
+        run(step, [*install, '-c', lock, *tools], log)
+        wheels = plan.wheels or mmcv_wheel(python, plan.mmcv, log)
+        install += ['--no-deps', '--no-build-isolation']
+        command = [*install, '--only-binary', STACKS[stack][0]]
+        command += ['--find-links', wheels, '-r', lock]
+        run(f'install the {stack} stack', command, log)
+        run('install mmdet_attn (editable)', [*install, '-e', ROOT], log)
+    else:
+        run('install what builds the manual', [*install, '-r', lock], log)
+    if gap := ask(python, LACKS % (STACKS[stack],)):
         fail(f'{env} still lacks {gap} (log: {log})')
     stamp.touch()
     say(f'{env} is ready, {time.time() - start:.0f} s')
     return python
 
 
-def choose(args):
-    """The interpreter to use: given, active, or of our own environment."""
+def ready(args):
+    """An interpreter that has the stack: the given or the active one."""
+    code = LACKS % (STACKS[args.stack],)
     if args.python:
         python = shutil.which(args.python)
         if not python:
             fail(f'--python {args.python}: no such program')
-        if gap := lacks(python, args.stack):
+        if gap := ask(python, code):
             fail(
                 f'{args.python} lacks {gap}; install the {args.stack} stack '
                 'there, or leave PYTHON out and one is made.'
             )
         return Path(python)
     active = os.environ.get('VIRTUAL_ENV') or os.environ.get('CONDA_PREFIX')
-    if active:
-        python = Path(active, 'bin', 'python')
-        if python.exists() and not lacks(python, args.stack):
-            say(f'using the active environment {active}')
-            return python
-    return make_env(Path(args.env).absolute(), args.stack)
+    python = Path(active or '', 'bin', 'python')
+    if active and python.exists() and not ask(python, code):
+        say(f'using the active environment {active}')
+        return python
+    return None
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.split('\n\n')[0],
-        epilog='Example: python3 tools/setup_env.py -- python -m pytest',
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    add = parser.add_argument
+    add('--stack', choices=STACKS, default='onedl', help='default: onedl')
+    add('--env', help='the environment to make (default: .venv, .venv-STACK)')
+    add('--python', help='an interpreter that has the stack; used as it is')
+    add(
+        '--dry-run',
+        action='store_true',
+        help='print what would be installed, from where and why',
     )
-    parser.add_argument(
-        '--stack',
-        choices=STACKS,
-        default='onedl',
-        help='which packages (default: onedl)',
-    )
-    parser.add_argument(
-        '--env',
-        default='.venv',
-        help='where to make the environment (default: .venv)',
-    )
-    parser.add_argument(
-        '--python',
-        help='use this interpreter, which must '
-        'have the stack; nothing is installed',
-    )
-    parser.add_argument(
-        'command', nargs=argparse.REMAINDER, help='what to run there, after --'
-    )
+    add('command', nargs=argparse.REMAINDER, help='what to run, after --')
     args = parser.parse_args()
     command = args.command[args.command[:1] == ['--'] :]
-    python = choose(args)
-    if command:
-        env = dict(os.environ)
-        env['PATH'] = f'{python.parent}:{env["PATH"]}'
-        env['PYTHONPATH'] = os.pathsep.join(
-            filter(None, [str(ROOT), env.get('PYTHONPATH')])
-        )
-        if python.name != 'python' and command[0] == 'python':
-            command[0] = str(python)
-        try:
-            os.execvpe(command[0], command, env)
-        except FileNotFoundError:
-            fail(f'{command[0]}: no such program')
+    python = ready(args)
+    if not python:
+        env = args.env or '.venv' + f'-{args.stack}' * (args.stack != 'onedl')
+        env, plan = Path(env).absolute(), Plan(args.stack)
+        if args.dry_run:
+            return plan.show(env)
+        python = make_env(env, plan)
+    if not command or args.dry_run:
+        return None
+    paths = [str(ROOT), os.environ.get('PYTHONPATH')]
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
+    os.environ['PATH'] = f'{python.parent}:{os.environ["PATH"]}'
+    if python.name != 'python' and command[0] == 'python':
+        command[0] = str(python)
+    try:
+        os.execvp(command[0], command)
+    except FileNotFoundError:
+        fail(f'{command[0]}: no such program')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Train a detector."""
 
-from mmdet_attn.commands.train import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('train')

@@ -3,14 +3,18 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mmdet_attn.cli import require_stack, user_errors
-from mmdet_attn.config_files import CONFIGS
+from mmdet_attn.config_files import (
+    CONFIGS,
+    find_config,
+    load_config_file,
+)
 from mmdet_attn.cost.complexity import complexity
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.paper import TABLE_5
@@ -52,11 +56,8 @@ def number(value):
 @user_errors
 def main():
     args = parse_args()
-    require_stack()
-    files = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]
-    for file in files:
-        if not Path(file).is_file():
-            raise InputError(f'{file}: no such config.')
+    names = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]
+    files = [find_config(name) for name in names]
     if args.json and not Path(args.json).parent.is_dir():
         raise InputError(f'--json {args.json}: there is no such folder.')
     table = Table(
@@ -66,12 +67,13 @@ def main():
     table.add_column('config', no_wrap=True)
     for head in ('#Param M', 'paper', 'GFLOPs', 'paper'):
         table.add_column(head, justify='right')
-    rows = []
+    require_stack()
+    rows: list[dict[str, Any]] = []
     for file in track(files, 'counting', transient=True):
         found = complexity(
-            Config.fromfile(file), tuple(args.shape), args.convention
+            load_config_file(file), tuple(args.shape), args.convention
         )
-        paper = TABLE_5.get(Path(file).stem)
+        paper = TABLE_5.get(file.stem)
         row = {
             'params_m': found.params_m,
             'paper_params_m': paper and paper.params_m,
@@ -79,7 +81,7 @@ def main():
             'paper_gflops': paper and paper.gflops,
         }
         rows.append({'config': str(file), **row})
-        table.add_row(Path(file).stem, *map(number, row.values()))
+        table.add_row(file.stem, *map(number, row.values()))
     Console().print(table)
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=2) + '\n')

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mmdet_attn import __version__
 from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.config_files import find_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
 from mmdet_attn.weights.converters.moves import moves
@@ -57,8 +58,8 @@ def check_paths(args):
     check_target(args.output, args.force, args.input)
     if '://' in args.input:
         raise InputError(f'{args.input}: download it first, then its path.')
-    if args.config and not Path(args.config).is_file():
-        raise InputError(f'{args.config}: no such config.')
+    if args.config:
+        find_config(args.config)
 
 
 def read(args):

@@ -1,7 +1,8 @@
-"""Train, evaluate and look at a small detector with ECA, with no download."""
+"""Train, evaluate and look at a small detector with ECA; no download."""
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_attn.cli import user_errors
+from mmdet_attn.config_files import CONFIGS, TOOLS
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.curves import plot_curves
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = 'configs/demo/faster_rcnn_r50_eca_shapes.py'
+CONFIG = CONFIGS / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
 PICTURES = 12
 SHOWN = re.compile(r'Epoch\(|Average Precision|^\||error|images|shapes')
 
@@ -36,25 +37,34 @@ def parse_args():
     return parser.parse_args()
 
 
-def run(log, *command):
-    """Run one command of the toolbox; show the lines that matter."""
-    command = [str(part) for part in command]
+def short(part):
+    """A path as one would type it in the current folder."""
+    part = str(part)
+    return part.removeprefix(f'{Path.cwd()}{os.sep}')
+
+
+def run(log, tool, *arguments):
+    """Run one tool; show the lines that matter, and return the seconds."""
+    command = [short(part) for part in (TOOLS / tool, *arguments)]
     print(f'\n$ {" ".join(command)}', flush=True)
-    if command[0].endswith('.py'):
+    if tool.endswith('.py'):
         command.insert(0, sys.executable)
     start = time.time()
     lines = []
+    # torchrun lies beside the Python that runs this.
+    here = Path(sys.executable).parent
+    path = os.pathsep.join([str(here), os.environ.get('PATH', '')])
     with (
         open(log, 'a') as file,
         subprocess.Popen(
             command,
-            cwd=ROOT,
+            env=os.environ | {'PATH': path},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ) as process,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():
             file.write(line)
             lines.append(line)
             if SHOWN.search(line):
@@ -69,27 +79,27 @@ def run(log, *command):
 @user_errors
 def main():
     args = parse_args()
-    work, data = ROOT / args.work_dir, ROOT / args.data
+    work, data = Path(args.work_dir), Path(args.data)
     work.mkdir(parents=True, exist_ok=True)
     log = work / 'demo.log'
     if not (data / 'annotations/instances_val.json').exists():
-        run(log, 'tools/dataset_converters/make_shapes.py', data)
+        run(log, 'dataset_converters/make_shapes.py', data)
     processes = min(torch.cuda.device_count(), 2) or 2
     options = ['--work-dir', work, '--data-root', data]
     train = run(
         log,
-        'tools/dist_train.sh',
+        'dist_train.sh',
         CONFIG,
         processes,
         *options,
         '--resume',
     )
     checkpoint = Path((work / 'last_checkpoint').read_text().strip())
-    test = run(log, 'tools/test.py', CONFIG, checkpoint, *options)
+    test = run(log, 'test.py', CONFIG, checkpoint, *options)
     images = sorted((data / 'val').iterdir())[:PICTURES]
     run(
         log,
-        'tools/predict.py',
+        'predict.py',
         CONFIG,
         checkpoint,
         *images,
@@ -115,9 +125,9 @@ def main():
     Console().print(table)
     print(
         'Next: your own data in COCO format, with the same tools:\n'
-        f'  tools/dist_train.sh {CONFIG} 2 --data-root DIR\n'
+        f'  mmdet-attn train {short(CONFIG)} --data-root DIR\n'
         "or the paper's detectors on COCO:\n"
-        '  tools/dist_train.sh configs/faster_rcnn_r50_eca.py 4 '
+        '  mmdet-attn train mmdet_attn::faster_rcnn_r50_eca.py '
         '--data-root data/coco\n'
         f'To start this demo afresh: rm -r {args.work_dir}'
     )

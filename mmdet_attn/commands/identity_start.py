@@ -22,6 +22,7 @@ from rich.table import Table
 
 import mmdet_attn
 from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.config_files import CONFIGS, TOOLS
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.identity_start import (
     make_jobs,
@@ -29,10 +30,8 @@ from mmdet_attn.study.identity_start import (
     run_job,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ROOT / 'tools'
 VAL = 75  # images: every training evaluates several times
-CONFIG = ROOT / 'configs' / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
+CONFIG = CONFIGS / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
 
 
 def parse_args():

@@ -1,6 +1,6 @@
 """Measure time and memory of attention as ratios in one run."""
 
-from mmdet_attn.commands.benchmark import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('benchmark')

@@ -1,6 +1,6 @@
 """Results of trainings, finished or not, beside those of the ECA-Net paper."""
 
-from mmdet_attn.commands.compare_results import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('compare-results')

@@ -1,6 +1,6 @@
 """Parameters and GFLOPs of detectors, beside those of the ECA-Net paper."""
 
-from mmdet_attn.commands.complexity import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('complexity')

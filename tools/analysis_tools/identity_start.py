@@ -1,6 +1,6 @@
 """Compare two starts of attention in a trained detector."""
 
-from mmdet_attn.commands.identity_start import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('identity-start')

@@ -1,6 +1,6 @@
 """Render a small COCO-format detection set of coloured shapes."""
 
-from mmdet_attn.commands.make_shapes import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('make-shapes')

@@ -1,6 +1,6 @@
 """Convert an official checkpoint to the names of this package."""
 
-from mmdet_attn.commands.convert_checkpoint import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('convert-checkpoint')

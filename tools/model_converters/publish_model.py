@@ -1,6 +1,6 @@
 """Make a checkpoint of a training fit to be published."""
 
-from mmdet_attn.commands.publish_model import main
+from mmdet_attn.__main__ import run
 
 if __name__ == '__main__':
-    main()
+    run('publish-model')

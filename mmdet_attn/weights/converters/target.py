@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from mmdet_attn.config_files import load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import Fit, load_strictly
 
@@ -54,7 +54,7 @@ def target_cfg(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         InputError: It has no such part.
     """
-    model = Config.fromfile(config).get('model') or {}
+    model = load_config_file(config).get('model') or {}
     if any(key.startswith('backbone.') for key in converted):
         part = model
     else:

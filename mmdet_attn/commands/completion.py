@@ -1,0 +1,58 @@
+"""Print a script that completes commands and options in a shell.
+
+bash: mmdet-attn completion bash \\
+  > ~/.local/share/bash-completion/completions/mmdet-attn
+"""
+
+import argparse
+from importlib import import_module
+from unittest import mock
+
+import shtab
+
+from mmdet_attn.__main__ import COMMANDS
+from mmdet_attn.cli import user_errors
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'shell', choices=['bash', 'zsh', 'fish'], help='whose script it is'
+    )
+    return parser.parse_args()
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a command."""
+    module = import_module(f'mmdet_attn.commands.{command.replace("-", "_")}')
+    with mock.patch.object(
+        argparse.ArgumentParser, 'parse_args', lambda parser: parser
+    ):
+        return module.parse_args()
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """One parser with every command as a subcommand."""
+    parser = argparse.ArgumentParser(prog='mmdet-attn')
+    commands = parser.add_subparsers()
+    for name, text in COMMANDS.items():
+        parent = parser_of(name)
+        child = commands.add_parser(
+            name, help=text, parents=[parent], add_help=False
+        )
+        for action in child._actions:
+            if action.choices:
+                # A dict would be taken for one of subcommands.
+                action.choices = list(action.choices)
+            elif action.nargs != 0:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return parser
+
+
+@user_errors
+def main():
+    args = parse_args()
+    print(shtab.complete(whole_parser(), shell=args.shell))

@@ -1,0 +1,150 @@
+"""The command `mmdet-attn`, and the thin fronts in tools/."""
+
+import re
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+from conftest import ROOT, run_here
+
+from mmdet_attn.__main__ import COMMANDS
+from mmdet_attn.commands.completion import parser_of
+from mmdet_attn.errors import InputError, user_errors
+
+MAIN = 'mmdet_attn/__main__.py'
+FRONTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob('tools/**/*.py')
+    if path.name not in ('setup_env.py', 'mmdet_attn_cli.py')
+)
+
+
+def test_help_lists_every_command_without_torch():
+    code = (
+        'import sys, mmdet_attn_cli\n'
+        'sys.argv = ["mmdet-attn", "--help"]\n'
+        'try: mmdet_attn_cli.main()\n'
+        'except SystemExit as stop: assert not stop.code\n'
+        'assert "torch" not in sys.modules\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env={'PYTHONPATH': f'{ROOT / "tools"}:{ROOT}'},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, text in COMMANDS.items():
+        assert re.search(f'^  {name} +{re.escape(text)}$', done.stdout, re.M)
+
+
+def test_every_command_has_a_module():
+    files = (ROOT / 'mmdet_attn/commands').glob('[!_]*.py')
+    assert {file.stem.replace('_', '-') for file in files} == set(COMMANDS)
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_of_a_command(command):
+    code, text = run_here(MAIN, command, '--help')
+    assert code == 0
+    assert text.startswith(f'usage: mmdet-attn {command} ')
+    for action in parser_of(command)._actions:
+        assert action.help, action.dest
+
+
+@pytest.mark.parametrize('front', FRONTS)
+def test_front_runs_its_command(front):
+    code, text = run_here(front, '--help')
+    assert code == 0
+    name = front.rpartition('/')[2]
+    assert text.startswith(f'usage: {name} ')
+    command = name[:-3].replace('_', '-')
+    _, same = run_here(MAIN, command, '--help')
+    assert text.split('\n\n')[1:] == same.split('\n\n')[1:]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['trian'], 'no command trian: did you mean train?'),
+        (['xyz'], 'no command xyz: see --help'),
+        ([], 'required: command'),
+        (['train', '--no'], 'mmdet-attn train: error:'),
+        (['train', 'none.py'], 'mmdet-attn train: error: none.py: no such'),
+    ],
+)
+def test_bad_command_lines(arguments, expected):
+    code, output = run_here(MAIN, *arguments)
+    assert code == 2
+    assert expected in output
+
+
+def test_missing_extra_is_one_line():
+    """In this process, where the command is imported once more."""
+    with mock.patch.dict(sys.modules, {'rich.console': None}):
+        sys.modules.pop('mmdet_attn.commands.compare_results', None)
+        code, output = run_here(MAIN, 'compare-results', 'x')
+    assert code == 2
+    assert output == (
+        'mmdet-attn compare-results: error: rich is not installed: '
+        "pip install 'mmdet_attn[tools]'\n"
+    )
+
+
+@pytest.mark.parametrize('name', ['cv2', 'mmdet.apis', 'no_extra_has_it'])
+def test_missing_modules(name, capsys):
+    @user_errors
+    def main():
+        raise ModuleNotFoundError(name=name)
+
+    if name == 'no_extra_has_it':
+        with pytest.raises(ModuleNotFoundError):
+            main()
+        return
+    with pytest.raises(SystemExit, match='2'):
+        main()
+    assert "'mmdet_attn[onedl]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('rank', ['0', '1'])
+def test_one_process_shows_an_error(rank, capsys, monkeypatch):
+    @user_errors
+    def main():
+        raise InputError('kernel_size must be odd, got 4.')
+
+    monkeypatch.setenv('LOCAL_RANK', rank)
+    with pytest.raises(SystemExit, match='2'):
+        main()
+    shown = capsys.readouterr().err
+    assert ('kernel_size must be odd, got 4.' in shown) == (rank == '0')
+
+
+@pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish'])
+def test_completion(shell, tmp_path):
+    code, script = run_here(MAIN, 'completion', shell)
+    assert code == 0
+    for word in ('visualize-attention', 'auto-scale-lr', 'ecanet-coco'):
+        assert word in script
+    if shell != 'bash':
+        return
+    file = tmp_path / 'completion'
+    file.write_text(script)
+
+    def offered(*words):
+        """What a real bash would offer for the last word."""
+        line = ' '.join(f"'{word}'" for word in words)
+        ask = (
+            f'source {file}; read -ra spec <<< "$(complete -p mmdet-attn)"; '
+            f'COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; '
+            '"${spec[-2]}" mmdet-attn; echo "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(
+            ['bash', '-c', ask], capture_output=True, text=True, check=False
+        )
+        return done.stdout.split()
+
+    assert offered('mmdet-attn', 'tr') == ['train']
+    assert offered('mmdet-attn', 'train', '--am') == ['--amp']
+    assert 'slurm' in offered('mmdet-attn', 'train', 'x', '--launcher', '')
