@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from unittest import mock
 
 import pytest
 from conftest import ROOT, run_here
@@ -81,11 +80,12 @@ def test_bad_command_lines(arguments, expected):
     assert expected in output
 
 
-def test_missing_extra_is_one_line():
+def test_missing_extra_is_one_line(monkeypatch):
     """In this process, where the command is imported once more."""
-    with mock.patch.dict(sys.modules, {'rich.console': None}):
-        sys.modules.pop('mmdet_attn.commands.compare_results', None)
-        code, output = run_here(MAIN, 'compare-results', 'x')
+    module = 'mmdet_attn.commands.compare_results'
+    monkeypatch.setitem(sys.modules, 'rich.console', None)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    code, output = run_here(MAIN, 'compare-results', 'x')
     assert code == 2
     assert output == (
         'mmdet-attn compare-results: error: rich is not installed: '

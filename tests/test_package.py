@@ -9,7 +9,6 @@ import sys
 import zipfile
 from importlib import metadata, util
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from conftest import ROOT, run_tool, user_error
@@ -61,10 +60,10 @@ def test_dotted_name_needs_no_import(scope):
     assert "<class 'mmdet_attn.plugins.eca.ECA'>" in done.stdout, done.stderr
 
 
-def test_missing_stack_is_explained():
+def test_missing_stack_is_explained(monkeypatch):
     """A part that needs mmdet says what to install."""
-    with mock.patch.dict(sys.modules, {'mmdet.apis': None}):
-        output = user_error('tools/train.py', 'configs/retinanet_r50.py')
+    monkeypatch.setitem(sys.modules, 'mmdet.apis', None)
+    output = user_error('tools/train.py', 'configs/retinanet_r50.py')
     assert 'mmdet.apis' in output
     assert "pip install --no-build-isolation -e '.[onedl]'" in output
 
