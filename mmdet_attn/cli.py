@@ -8,7 +8,6 @@ from mmengine.config import Config, DictAction
 
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
-from mmdet_attn.errors import user_errors as user_errors
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import prepare_launch
 from mmdet_attn.weights import load

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmdet_attn.cli import require_stack
+from mmdet_attn.cli import CONFIG_HELP, require_stack
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
@@ -23,7 +23,7 @@ def image_parser(description: str | None) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument('checkpoint', help='checkpoint file or address')
     parser.add_argument(
         'images', nargs='+', help='image files, or folders of images'

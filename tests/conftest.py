@@ -18,7 +18,8 @@ import pytest
 import torch
 from filelock import FileLock
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
+
+from mmdet_attn.config_files import CONFIGS, load_config_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
@@ -43,10 +44,6 @@ QUICK = [
 
 torch.set_num_threads(1)
 
-# For every base 'mmdet::...' mmengine reads a hundred metafiles of mmdet:
-# five sixths of the time in which it reads a config.
-config_utils.load = functools.cache(config_utils.load)
-
 
 def need_shared(name: str) -> Path:
     """A real data set that not every clone has beside it."""
@@ -58,7 +55,7 @@ def need_shared(name: str) -> Path:
 
 @functools.cache
 def _read_config(name: str) -> Config:
-    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    return load_config_file(CONFIGS / f'{name}.py')
 
 
 def load_config(name: str) -> Config:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from config_files import load
 from conftest import ROOT
+from conftest import load_config as load
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper

@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmdet_attn.cli import require_stack, user_errors
-from mmdet_attn.config_files import CONFIGS
+from mmdet_attn.cli import require_stack
 from mmdet_attn.cost.cases import Case, Setup
 from mmdet_attn.cost.formulas import FORMULAS
 from mmdet_attn.cost.modules import module_cases
@@ -109,7 +108,6 @@ def check(args) -> list[tuple[int, int]]:
     return sizes
 
 
-@user_errors
 def main():
     args = parse_args()
     sizes = check(args)
@@ -183,6 +181,4 @@ def make_cases(args, size, setup) -> Iterator[Case | str]:
         return module_cases(names, size, args.batch or 2, setup)
     from mmdet_attn.cost.networks import network_cases
 
-    return network_cases(
-        names, CONFIGS, args.what, size, args.batch or 1, setup
-    )
+    return network_cases(names, args.what, size, args.batch or 1, setup)

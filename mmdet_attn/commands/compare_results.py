@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mmdet_attn.cli import check_output, user_errors
+from mmdet_attn.cli import check_output
 from mmdet_attn.study.results.compare import compare
 from mmdet_attn.study.results.curves import plot_comparison
 from mmdet_attn.study.results.data import as_json
@@ -43,7 +43,6 @@ def parse_args():
     return parser.parse_args()
 
 
-@user_errors
 def main():
     args = parse_args()
     check_output('--markdown', args.markdown, '.md')

@@ -11,7 +11,6 @@ from unittest import mock
 import shtab
 
 from mmdet_attn.__main__ import COMMANDS
-from mmdet_attn.cli import user_errors
 
 
 def parse_args():
@@ -52,7 +51,6 @@ def whole_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_errors
 def main():
     args = parse_args()
     print(shtab.complete(whole_parser(), shell=args.shell))

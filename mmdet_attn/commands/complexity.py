@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.cli import require_stack
 from mmdet_attn.config_files import (
     CONFIGS,
     find_config,
@@ -53,7 +53,6 @@ def number(value):
     return '' if value is None else f'{value:.2f}'
 
 
-@user_errors
 def main():
     args = parse_args()
     names = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_attn import __version__
-from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.cli import require_stack
 from mmdet_attn.config_files import find_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
@@ -97,7 +97,6 @@ def write(args, converted):
     write_checkpoint(content, args.output)
 
 
-@user_errors
 def main():
     args = parse_args()
     check_paths(args)

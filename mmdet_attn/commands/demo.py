@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_attn.cli import user_errors
 from mmdet_attn.config_files import CONFIGS, TOOLS
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.curves import plot_curves
@@ -76,7 +75,6 @@ def run(log, tool, *arguments):
     return time.time() - start
 
 
-@user_errors
 def main():
     args = parse_args()
     work, data = Path(args.work_dir), Path(args.data)

@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 import mmdet_attn
-from mmdet_attn.cli import require_stack, user_errors
+from mmdet_attn.cli import require_stack
 from mmdet_attn.config_files import CONFIGS, TOOLS
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.identity_start import (
@@ -68,13 +68,13 @@ def parse_args():
 
 def check(args):
     for name in args.modules:
-        module = getattr(mmdet_attn, name, None)
+        module = vars(mmdet_attn).get(name)
         if not isinstance(module, type) or not issubclass(
             module, mmdet_attn.Attention
         ):
             raise InputError(f'--modules: mmdet_attn has no module {name}.')
         try:
-            getattr(mmdet_attn, name)(64, identity_init=True)
+            module(64, identity_init=True)
         except TypeError as error:
             raise InputError(
                 f'--modules: {name} has no identity_init to compare with.'
@@ -111,7 +111,6 @@ def train_plain(work, data, workers):
     return last.read_text().strip()
 
 
-@user_errors
 def main():
     args = parse_args()
     check(args)

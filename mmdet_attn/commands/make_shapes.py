@@ -4,7 +4,6 @@ import argparse
 
 from rich.progress import Progress
 
-from mmdet_attn.cli import user_errors
 from mmdet_attn.datasets.shapes import make_shapes
 
 
@@ -29,7 +28,6 @@ def parse_args():
     return parser.parse_args()
 
 
-@user_errors
 def main():
     args = parse_args()
     with Progress() as bar:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mmdet_attn.cli import user_errors
 from mmdet_attn.inference import (
     check_score_thr,
     collect_images,
@@ -19,7 +18,6 @@ def parse_args():
     return parser.parse_args()
 
 
-@user_errors
 def main():
     args = parse_args()
     check_score_thr(args.score_thr)

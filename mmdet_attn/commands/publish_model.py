@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from mmdet_attn.cli import user_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.load import read_checkpoint
 from mmdet_attn.weights.save import (
@@ -40,7 +39,6 @@ def parse_args():
     return parser.parse_args()
 
 
-@user_errors
 def main():
     args = parse_args()
     if not args.output.endswith('.pth'):

@@ -9,7 +9,7 @@ from copy import deepcopy
 
 from mmengine.config import ConfigDict
 
-from mmdet_attn.cli import config_parser, load_config, user_errors
+from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.evaluation.report import write_reports
@@ -72,7 +72,6 @@ def add_tta(cfg):
     cfg.model = ConfigDict(**tta, module=cfg.model)
 
 
-@user_errors
 def main():
     args = parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):

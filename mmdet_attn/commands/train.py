@@ -2,7 +2,7 @@
 
 from mmengine.runner import find_latest_checkpoint
 
-from mmdet_attn.cli import config_parser, load_config, user_errors
+from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.load import read_ahead
@@ -31,7 +31,6 @@ def parse_args():
     return parser.parse_args()
 
 
-@user_errors
 def main():
     args = parse_args()
     cfg = load_config(args, 'train', 'val')

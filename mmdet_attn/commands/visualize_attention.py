@@ -3,28 +3,20 @@
 Writes PNGs, and one HTML page that holds them all.
 """
 
-import argparse
 from pathlib import Path
 
-from mmdet_attn.cli import user_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.inference import (
     check_readable,
+    check_score_thr,
     collect_images,
+    image_parser,
     load_inferencer,
 )
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or address')
-    parser.add_argument(
-        'images', nargs='+', help='image files, or folders of images'
-    )
+    parser = image_parser(__doc__)
     parser.add_argument(
         '--out',
         metavar='DIR',
@@ -45,35 +37,12 @@ def parse_args():
         help='how many images have their detections and heat maps drawn; the '
         'channel weights are those of all images',
     )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        help='least score of a box to draw',
-    )
-    parser.add_argument(
-        '--device', help='such as cpu or cuda:0; the best there is if left out'
-    )
-    parser.add_argument(
-        '--non-strict',
-        action='store_true',
-        help='go on if the checkpoint does not fit the config',
-    )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let the checkpoint run its own code while it is loaded',
-    )
     return parser.parse_args()
 
 
-@user_errors
 def main():
     args = parse_args()
-    if not 0 <= args.score_thr <= 1:
-        raise InputError(
-            f'--score-thr must be between 0 and 1, got {args.score_thr}.'
-        )
+    check_score_thr(args.score_thr)
     if args.shown < 1:
         raise InputError(f'--shown must be 1 or more, got {args.shown}.')
     if Path(args.out).exists() and not Path(args.out).is_dir():

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmdet_attn.config_files import CONFIGS, load_config_file
 from mmdet_attn.cost.cases import Case, Setup
 from mmdet_attn.cost.timing import Step
 
@@ -16,7 +16,6 @@ DETECTOR = 'faster_rcnn_r50'
 
 def network_cases(
     names: Iterable[str],
-    configs: Path,
     part: str,
     size: tuple[int, int],
     batch: int,
@@ -26,7 +25,6 @@ def network_cases(
 
     Args:
         names: Names of modules. Their configs are those of this package.
-        configs: The folder of the configs.
         part: `'backbones'` or `'detectors'`.
         size: Height and width of the images in pixels.
         batch: Images at once.
@@ -35,14 +33,14 @@ def network_cases(
     Yields:
         A case, or a line that says why there is none.
     """
-    plain = _build(configs / f'{DETECTOR}.py', part, setup)
+    plain = _build(CONFIGS / f'{DETECTOR}.py', part, setup)
     image = setup.input(batch, 3, *size)
     without = _step(plain, part, image, setup)
     count = sum(p.numel() for p in plain.parameters())
     for name in names:
-        file = configs / f'{DETECTOR}_{name.lower()}.py'
+        file = CONFIGS / f'{DETECTOR}_{name.lower()}.py'
         if not file.is_file():
-            file = configs / 'ablation' / file.name
+            file = CONFIGS / 'ablation' / file.name
         if not file.is_file():
             yield f'{name}: there is no {file.name}.'
             continue
@@ -62,7 +60,7 @@ def _build(file: Path, part: str, setup: Setup) -> nn.Module:
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmdet')
-    cfg = Config.fromfile(file).model
+    cfg = load_config_file(file).model
     cfg.backbone.pop('init_cfg', None)
     torch.manual_seed(0)
     model = MODELS.build(cfg.backbone if part == 'backbones' else cfg)

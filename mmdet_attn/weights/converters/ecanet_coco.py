@@ -9,10 +9,9 @@ same in both, and so are their biases.
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor
 
-from mmdet_attn.config_files import CONFIGS
+from mmdet_attn.config_files import CONFIGS, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters.ecanet import eca_resnet
 from mmdet_attn.weights.converters.mmdet1_layout import detector_of
@@ -53,7 +52,7 @@ def _detector_cfg(state: State) -> dict[str, Any]:
             f'a {kind} with ResNet-{depth}; ECA-Net released detectors with '
             'ResNet-50 and ResNet-101.'
         )
-    model = Config.fromfile(file).model
+    model = load_config_file(file).model
     model.backbone.plugins = backbone['plugins']
     return model
 
