@@ -27,6 +27,11 @@ LINK = re.compile(r'\]\(((?:\.\./)+[\w./-]+\.(?:py|txt|sh|cff|toml))\)')
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\([([])(.*?)\\[)\]]</\1>', re.S
 )
+# Sections of a docstring that Google's style does not name.
+SECTION = re.compile(
+    r'<details class="[\w ]+"[^>]*>\s*<summary>(.*?)</summary>(.*?)</details>',
+    re.S,
+)
 PICTURE = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)"\s*/?>')
 
 
@@ -81,21 +86,19 @@ def _page(module: tables.Module) -> str:
     return f"""\
 # {module.name}
 
-{module.title}: {tables.escape(module.formula)}
-
 | | |
 |---|---|
 | paper | <{module.paper}> |
 | parameters added to ResNet-50 | {added} |
 | speed | {module.speed} ([what that means](../cost.md#speed-classes)) |
-| config | [{module.config}]({up}{module.config}) |
-| source | [{module.source}]({up}{module.source}) |
+| config | [`{module.config}`]({up}{module.config}) |
+| source | [`{module.source}`]({up}{module.source}) |
 
 ::: {module.source[:-3].replace('/', '.')}.{module.name}
 
 ## Config
 
-[{module.base}]({up}{module.base}) has the plugin as the paper places it:
+[`{module.base}`]({up}{module.base}), which the config above takes in:
 
 ```python
 {base.strip()}
@@ -179,6 +182,9 @@ def _messages(block) -> str:
 def on_page_content(html, config, **_):
     """Turn formulas into MathML, and put drawings into the page itself."""
     html = FORMULA.sub(_formula, html)
+    html = SECTION.sub(
+        r'<p><span class="doc-section-title">\1:</span></p>\2', html
+    )
 
     def drawing(found):
         # Its own colours follow the system, those of a page its switch.
