@@ -8,6 +8,7 @@ text. The manual shows the whole messages there, taken from the source.
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +144,7 @@ def _returned(function: ast.FunctionDef) -> list[str]:
     ]
 
 
+@cache
 def sites(package: Path = PACKAGE) -> list[Site]:
     """Every error of the package that has words of its own."""
     found = _Source(package).sites()
@@ -161,6 +163,12 @@ def keys(text: str | None = None) -> list[str]:
 
 
 def matches(key: str, message: str) -> bool:
+    """Whether a key is part of a message, or all of it where it has few words.
+
+    A key that starts or ends with … would otherwise cover too much.
+    """
+    if key.startswith(ANY) or key.endswith(ANY):
+        return key == message
     words = map(re.escape, key.split(ANY))
     return re.search('.*?'.join(words), message, re.S) is not None
 
@@ -172,5 +180,7 @@ def shown(block: str, found: list[Site]) -> str:
         for key in block.splitlines()
         for site in found
         if key.strip() and matches(key.strip(), site.message)
+        # What only passes on another message tells a reader nothing.
+        if len(re.findall('[a-z]', site.message)) > 4
     ]
     return '\n'.join(dict.fromkeys(lines))
