@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 
 import pytest
 import torch
@@ -73,8 +74,11 @@ def test_own_name_and_file(name):
     assert cls.__dict__['_abbr_'] == abbreviation
     assert 'https://' in inspect.getmodule(cls).__doc__
     assert 'arxiv.org' in inspect.getmodule(cls).__doc__ or name == 'SimAM'
-    for part in ('.. math::', '(N, C, H, W)', 'Args:', 'Raises:'):
-        assert part in cls.__doc__
+    sections = re.findall(r'^(\w+):$', inspect.getdoc(cls), re.MULTILINE)
+    assert sections == ['Args', 'Raises', 'Placement', 'Evidence', 'Source']
+    assert re.fullmatch(r'[^:]+: .+\.', cls.__doc__.splitlines()[0])
+    assert cls.__doc__.count('$$') == 2
+    assert '`(N, C, H, W)`' in cls.__doc__
     first, *rest = list(inspect.signature(cls).parameters.values())
     assert first.name == 'in_channels'
     assert all(p.default is not p.empty for p in rest)

@@ -6,11 +6,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import mmdet_attn as ma
 from mmdet_attn.cost.timing import peak_mib
-from mmdet_attn.plugins import attend as attend_file
-from mmdet_attn.plugins.blockwise import attend
-from mmdet_attn.plugins.gram import gram
-from mmdet_attn.plugins.pooling import global_maximum, maximum, mean
-from mmdet_attn.plugins.scse import _Larger
+from mmdet_attn.plugins import blockwise
+from mmdet_attn.plugins.blockwise import blockwise_attention
+from mmdet_attn.plugins.pooling import mean
 
 
 def randn(*shape, dtype=torch.double):

@@ -12,7 +12,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A context in which products of matrices keep the type of x."""
+    """A context in which products of matrices keep the type of `x`."""
     device = x.device.type
     if not torch.amp.is_autocast_available(device):
         return nullcontext()

@@ -1,7 +1,9 @@
 """What every attention module shares: the contract and the identity start."""
 
+import functools
+import inspect
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,19 +13,59 @@ from torch import Tensor, nn
 from mmdet_attn.errors import InputError
 
 
-class Attention(BaseModule):
-    """A layer that keeps the shape ``(N, C, H, W)`` of a feature map.
+class ShowArguments:
+    """A layer whose `repr` is one line: how it was built.
 
-    A subclass sets ``_abbr_``, the attribute and checkpoint name under which
-    a host holds it; takes ``in_channels`` first and everything else by
-    keyword with the paper's default; and ends its constructor with
-    ``self.init_weights()``.
+    `print(model)` shows `ECA(64, kernel_size=3)` instead of the layers
+    inside: the first argument, and the others that differ from their default.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if '__init__' in cls.__dict__:
+            cls.__init__ = _keep_arguments(cls.__init__)  # type: ignore
+
+    def __repr__(self) -> str:
+        args, kwargs = self.__dict__['_arguments']
+        signature = inspect.signature(type(self))
+        first = next(iter(signature.parameters))
+        shown = []
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                shown += [repr(item) for item in value]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                shown += [f'{key}={item!r}' for key, item in value.items()]
+            elif name == first:
+                shown.append(repr(value))
+            elif value != parameter.default:
+                shown.append(f'{name}={value!r}')
+        return f'{type(self).__name__}({", ".join(shown)})'
+
+
+def _keep_arguments(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def wrapped(self: ShowArguments, *args: Any, **kwargs: Any) -> None:
+        # The constructor of a base class must not replace them.
+        self.__dict__.setdefault('_arguments', (args, kwargs))
+        init(self, *args, **kwargs)
+
+    return wrapped
+
+
+class Attention(ShowArguments, BaseModule):
+    """A layer that keeps the shape `(N, C, H, W)` of a feature map.
+
+    A subclass sets `_abbr_`, the attribute and checkpoint name under which a
+    host holds it. Its first argument is `in_channels`. All other arguments
+    have the paper's defaults. Its constructor ends with
+    `self.init_weights()`.
 
     Args:
-        in_channels: C, the channels of the feature map.
+        in_channels: The number of channels $C$.
 
     Raises:
-        ValueError: ``in_channels`` is not a positive integer.
+        InputError: `in_channels` is not a positive integer.
     """
 
     _abbr_ = 'attention'
@@ -31,6 +73,10 @@ class Attention(BaseModule):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.in_channels = self._positive('in_channels', in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From a map `(N, C, H, W)` to one of the same shape."""
+        raise NotImplementedError
 
     @classmethod
     def _check(cls, good: bool, name: str, rule: str, value: Any) -> None:
@@ -67,18 +113,19 @@ class Attention(BaseModule):
 
     @property
     def starts_as_identity(self) -> bool:
-        """Whether a fresh module leaves its input as it is.
+        """Whether a fresh module returns its input.
 
-        One that adds starts at zero; one that multiplies needs its switch.
+        Modules that add start at zero. Modules that multiply need
+        `identity_init=True`.
         """
         gates = [m for m in self.modules() if isinstance(m, Gate)]
         return all(gate.alpha is not None for gate in gates)
 
     def init_weights(self) -> None:
-        """Initialise as in the paper; here, torch's own defaults.
+        """Initialise as in the paper; here, with torch's defaults.
 
-        A host runs this after its Kaiming pass over every convolution, which
-        would otherwise decide how a plugin starts.
+        A host calls this after it has initialised every convolution itself,
+        which would otherwise replace the paper's start.
         """
         for child in self.children():
             if isinstance(child, Attention):
@@ -90,21 +137,29 @@ class Attention(BaseModule):
 
 
 class Gate(Attention):
-    r"""Attention that multiplies: :math:`y = x \cdot g(x)`.
+    r"""Attention that multiplies: y = x g(x).
 
-    With ``identity_init`` the map is :math:`1 + \alpha (g(x) - 1)` with one
-    learnable scalar :math:`\alpha`, zero at the start: inserted into a
-    trained network it changes no output by a single bit, and at
-    :math:`\alpha = 1` it is the paper's module exactly. Without it, the
-    module and its parameters are the paper's.
+    $$
+    y = x \cdot (1 + \alpha (g(x) - 1))
+    $$
 
-    Weights of the paper's module, which know no ``alpha``, load into either;
-    ``alpha`` is then 1. A module without any (SimAM, SEVar1) cannot notice
-    them: leave ``identity_init`` off where a network was trained with it.
+    The map $g(x)$ is the paper's; `gate(x)` returns it. $\alpha$ is one
+    learnable number, zero at the start, and is there with `identity_init`
+    only. At $\alpha = 0$ the module returns its input bit for bit: inserted
+    into a trained network, it changes no output. At $\alpha = 1$ it is the
+    paper's module exactly.
+
+    Weights of the paper's module have no `alpha`. They load into either form,
+    and `alpha` is then 1. SimAM and SEVar1 have no weights, so they cannot
+    know that they were trained: leave `identity_init` off for a network that
+    was trained with them.
 
     Args:
-        in_channels: C, the channels of the feature map.
+        in_channels: The number of channels $C$.
         identity_init: Start as the identity.
+
+    Raises:
+        InputError: `in_channels` is not a positive integer.
     """
 
     def __init__(self, in_channels: int, identity_init: bool = False) -> None:
@@ -114,14 +169,15 @@ class Gate(Attention):
 
     @abstractmethod
     def gate(self, x: Tensor) -> Tensor:
-        """The paper's map g(x), of a shape that broadcasts to x."""
+        """From `(N, C, H, W)` to the map $g(x)$, which broadcasts to it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        r"""From `(N, C, H, W)` to $x \cdot g(x)$ of the same shape."""
         gate = self.gate(x)
         return x * self._blend(gate.new_ones(()), gate).to(x.dtype)
 
     def _blend(self, identity: Tensor, paper: Tensor) -> Tensor:
-        """From the identity at alpha = 0 to the paper's value at alpha = 1."""
+        """The identity at alpha = 0, the paper's value at alpha = 1."""
         if self.alpha is None:
             return paper
         # lerp, unlike the written-out sum, is exact at both ends.

@@ -1,4 +1,4 @@
-"""Softmax attention between positions, a block of the matrix at a time."""
+"""Softmax attention between positions, without the matrix of all pairs."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmdet_attn.plugins.amp import without_autocast
 
-# Elements of the block of weights that is at hand: 16 MiB in float32.
+# Elements of the block of weights that is in memory: 16 MiB in float32.
 BLOCK = 2**22
 
 
@@ -16,7 +16,7 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
     return (q.transpose(1, 2) @ k).softmax(2)
 
 
-class _Attend(torch.autograd.Function):
+class _Blockwise(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -40,9 +40,9 @@ class _Attend(torch.autograd.Function):
         for q_block, grad in zip(*blocks, strict=True):
             weights = _weights(q_block, k)
             grad_v = grad_v + grad @ weights
-            grad_logits = torch._softmax_backward_data(
-                grad.transpose(1, 2) @ v, weights, 2, weights.dtype
-            )
+            # The gradient of a softmax: w (g - sum of w g).
+            product = weights * (grad.transpose(1, 2) @ v)
+            grad_logits = product - weights * product.sum(2, keepdim=True)
             grad_q.append(k @ grad_logits.transpose(1, 2))
             grad_k = grad_k + q_block @ grad_logits
         return (
@@ -53,28 +53,38 @@ class _Attend(torch.autograd.Function):
         )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    r""":math:`\sum_j \mathrm{softmax}_j(q_i \cdot k_j)\, v_j`, unscaled.
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    # The fused kernels need contiguous vectors.
+    q, k, v = (z.transpose(1, 2).contiguous().unsqueeze(1) for z in (q, k, v))
+    y = F.scaled_dot_product_attention(q, k, v, scale=scale)
+    return y.squeeze(1).transpose(1, 2)
 
-    Memory grows with the number of positions, not with its square. Unlike
-    the fused kernels of ``scaled_dot_product_attention`` it takes values that
-    are wider than keys without padding these; ``torch.compile`` and
-    ``torch.export`` get that function, which may then hold the whole matrix.
+
+def blockwise_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0
+) -> Tensor:
+    r"""$\sum_j \mathrm{softmax}_j(s\, q_i \cdot k_j)\, v_j$ for all $i$.
+
+    Memory grows with the number of positions, not with its square. Keys and
+    values of one width take the fused kernels of
+    `scaled_dot_product_attention`. Values of another width would make it
+    compute the whole matrix, so a block of it is computed at a time. Under
+    `torch.compile` and `torch.export` they take that function, too.
 
     Args:
-        q: ``(N, d, L)``.
-        k: ``(N, d, S)``.
-        v: ``(N, e, S)``.
+        q: The queries, `(N, d, L)`.
+        k: The keys, `(N, d, S)`.
+        v: The values, `(N, e, S)`.
+        scale: The factor $s$.
 
     Returns:
-        ``(N, e, L)``.
+        The weighted sums, `(N, e, L)`.
     """
-    if torch.compiler.is_compiling():
-        q, k, v = (z.transpose(1, 2).unsqueeze(1) for z in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-        return y.squeeze(1).transpose(1, 2)
+    if torch.compiler.is_compiling() or v.shape[1] == k.shape[1]:
+        return _fused(q, k, v, scale)
     rows = max(16, BLOCK // max(1, k.shape[0] * k.shape[2]))
     with without_autocast(q):
+        q = q * scale
         if rows >= q.shape[2]:
             return v @ _weights(q, k).transpose(1, 2)
-        return _Attend.apply(rows, q, k, v)
+        return _Blockwise.apply(rows, q, k, v)

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from mmdet_attn.plugins.amp import full_precision
 from mmdet_attn.plugins.base import Attention, Gate, zero_biases, zero_weight
 from mmdet_attn.plugins.norm import build_norm
-from mmdet_attn.plugins.pooling import global_maximum, maximum, mean
+from mmdet_attn.plugins.pooling import mean
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     'avg': lambda x: mean(x, 2, 3),
-    'max': global_maximum,
-    'lp': lambda x: torch.linalg.vector_norm(x, dim=(2, 3)),
-    'lse': lambda x: x.logsumexp((2, 3)),
+    # Of equal maxima one gets the gradient, as in max pooling.
+    'max': lambda x: x.flatten(2).max(2).values,
+    'lp': lambda x: torch.linalg.vector_norm(full_precision(x), dim=(2, 3)),
+    'lse': lambda x: full_precision(x).logsumexp((2, 3)),
 }
 
 
 class ChannelGate(Gate):
-    """CBAM's channel attention; the gate is ``(N, C, 1, 1)``."""
+    """CBAM's channel attention."""
 
     def __init__(
         self,
@@ -43,19 +44,15 @@ class ChannelGate(Gate):
         super().init_weights()
         zero_biases(self)
 
-    def _pool(self, x: Tensor, name: str) -> Tensor:
-        if name in ('lp', 'lse'):
-            return POOLS[name](full_precision(x)).to(x.dtype)
-        return POOLS[name](x)
-
     def gate(self, x: Tensor) -> Tensor:
-        pooled = torch.stack([self._pool(x, name) for name in self.pool_types])
-        hidden = self.fc1(pooled).relu()
+        """From `(N, C, H, W)` to `(N, C, 1, 1)`."""
+        pooled = [POOLS[name](x).to(x.dtype) for name in self.pool_types]
+        hidden = self.fc1(torch.stack(pooled)).relu()
         return self.fc2(hidden).sum(0).sigmoid()[:, :, None, None]
 
 
 class SpatialGate(Gate):
-    """CBAM's spatial attention; the gate is ``(N, 1, H, W)``."""
+    """CBAM's spatial attention."""
 
     def __init__(
         self,
@@ -76,9 +73,10 @@ class SpatialGate(Gate):
         zero_weight(self.norm)
 
     def gate(self, x: Tensor) -> Tensor:
-        # The maximum comes first: the authors' weights count on it.
-        pooled = maximum(x, 1, keep=True), mean(x, 1, keep=True)
-        return self.norm(self.conv(torch.cat(pooled, 1))).sigmoid()
+        """From `(N, C, H, W)` to `(N, 1, H, W)`."""
+        # The maximum comes first, as the authors' weights expect.
+        pooled = torch.cat([x.max(1, True).values, mean(x, 1, keep=True)], 1)
+        return self.norm(self.conv(pooled)).sigmoid()
 
 
 @MODELS.register_module()

@@ -30,32 +30,48 @@ DCT_SIZES = {256: 56, 512: 28, 1024: 14, 2048: 7}
 
 @MODELS.register_module()
 class FCA(Gate):
-    r"""Frequency channel attention: SE on cosine transforms, not on means.
+    r"""Frequency channel attention: as SE, on DCT coefficients.
 
-    .. math:: y = x \cdot \sigma(W_2\,\mathrm{ReLU}(W_1 z)), \quad
-        z_c = \sum_{h,w} B_{u_c}(h)\,B_{v_c}(w)\,\mathrm{pool}(x)_{chw}
+    $$
+    y = x \cdot \sigma(W_2\,\mathrm{ReLU}(W_1 z)), \quad
+    z_c = \sum_{h,w} B_{u_c}(h)\,B_{v_c}(w)\,\mathrm{pool}(x)_{chw}
+    $$
 
-    pool averages to P x P cells; the channels come in equal groups, each with
-    a frequency (u, v) of the discrete cosine transform
-    :math:`B_f(t) = \cos(\pi f (t + 1/2) / P) / \sqrt{P}`, times
-    :math:`\sqrt{2}` for :math:`f > 0`. No biases. Input and output are
-    ``(N, C, H, W)``, the gate is ``(N, C, 1, 1)``.
+    $\mathrm{pool}$ averages to $P \times P$ cells. The channels come in equal
+    groups, each with a frequency $(u, v)$ of the discrete cosine transform
+    $B_f(t) = \cos(\pi f (t + 1/2) / P) / \sqrt{P}$, times $\sqrt{2}$ for
+    $f > 0$. $W_1$ and $W_2$ have no biases. Input and output are
+    `(N, C, H, W)`, the gate is `(N, C, 1, 1)`.
 
     Args:
-        in_channels: C, a multiple of the number of frequencies.
-        reduction: r; at least one hidden channel is kept.
-        dct_size: P, at least 7. None takes the authors' 56, 28, 14, 7 for
-            256, 512, 1024, 2048 channels, and 7 for others.
-        frequencies: ``'top'``, ``'low'`` or ``'bot'`` and 1, 2, 4, 8, 16 or
-            32, as in ``'top16'``; or pairs (u, v) from 0 to 6, which stand
-            for multiples of P // 7.
-        identity_init: Start as the identity, see :class:`Gate`.
+        in_channels: The number of channels $C$, a multiple of the number of
+            frequencies.
+        reduction: The reduction $r$ of $W_1$. At least one hidden channel is
+            kept.
+        dct_size: The number of cells $P$ along a side, at least 7. None takes
+            the authors' 56, 28, 14, 7 for 256, 512, 1024, 2048 channels, and
+            7 for others.
+        frequencies: `'top'`, `'low'` or `'bot'` and 1, 2, 4, 8, 16 or 32, as
+            in `'top16'`. Or pairs $(u, v)$ from 0 to 6, which stand for
+            multiples of `P // 7`.
+        identity_init: Start as the identity, see `Gate`.
 
     Raises:
-        ValueError: An argument is none of the above.
+        InputError: An argument is none of the above.
 
-    Follows the authors' code (cfzd/FcaNet). Pooling and transform, both
-    linear, are done as one product along W and one along H.
+    Placement:
+        The paper puts it into every block, between the last batch norm and
+        the addition: `position='after_conv3'` in all stages.
+
+    Evidence:
+        The authors trained detectors with their own fork of MMDetection, but
+        their figures were not collected. Not measured here.
+
+    Source:
+        Follows the authors' code (cfzd/FcaNet). Pooling and transform are
+        both linear, so they are one product along the width and one along
+        the height. The gradient of adaptive pooling is not deterministic on a
+        GPU, and ONNX does not have it for every size.
     """
 
     _abbr_ = 'fca'
@@ -82,10 +98,10 @@ class FCA(Gate):
             in_channels,
         )
         self.dct_size = dct_size
-        for name, numbers in zip('uv', zip(*pairs, strict=True), strict=True):
-            basis = [self._basis(f * (dct_size // 7)) for f in numbers]
-            # Not in checkpoints: the arguments say all.
-            self.register_buffer(name, torch.tensor(basis), persistent=False)
+        # Not in checkpoints: the arguments decide them.
+        for name, numbers in zip('uv', torch.tensor(pairs).T, strict=True):
+            basis = self._basis(numbers * (dct_size // 7))
+            self.register_buffer(name, basis, persistent=False)
         self.fc1 = nn.Linear(in_channels, hidden, bias=False)
         self.fc2 = nn.Linear(hidden, in_channels, bias=False)
         self.init_weights()
@@ -108,17 +124,17 @@ class FCA(Gate):
         self._check(good, 'frequencies', rule, frequencies)
         return [(u, v) for u, v in frequencies]
 
-    def _basis(self, frequency: int) -> list[float]:
-        size = self.dct_size
-        scale = math.sqrt((2 if frequency else 1) / size)
-        return [
-            scale * math.cos(math.pi * frequency * (t + 0.5) / size)
-            for t in range(size)
-        ]
+    def _basis(self, frequencies: Tensor) -> Tensor:
+        """The cosines of F frequencies on P cells: `(F, P)`."""
+        f = frequencies.double().unsqueeze(1)
+        t = torch.arange(self.dct_size, dtype=torch.double) + 0.5
+        cosine = torch.cos(math.pi * f * t / self.dct_size)
+        scale = torch.where(f > 0, 2.0, 1.0) / self.dct_size
+        return (cosine * scale.sqrt()).float()
 
     @staticmethod
     def _pooled(basis: Tensor, size: int) -> Tensor:
-        """The basis on P cells as one on ``size`` pixels: (F, size)."""
+        """The basis on P cells as one on `size` pixels: `(F, size)`."""
         cells = basis.shape[1]
         cell = torch.arange(cells, device=basis.device).unsqueeze(1)
         start, end = cell * size // cells, -(-(cell + 1) * size // cells)
@@ -127,11 +143,12 @@ class FCA(Gate):
         return basis @ (inside / (end - start))
 
     def gate(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C, 1, 1)`."""
         rows = self._pooled(self.u, x.shape[2]).to(x.dtype)
         columns = self._pooled(self.v, x.shape[3]).to(x.dtype)
         grouped = x.unflatten(1, (len(rows), -1))
-        shape = grouped.shape[:4]
+        # (N, F, C/F, H, W) to (N, F, C/F, H) to (N, F, C/F, 1).
         z = grouped.flatten(2, 3) @ columns.unsqueeze(2)
-        z = z.view(shape) @ rows.unsqueeze(2)
+        z = z.view(grouped.shape[:4]) @ rows.unsqueeze(2)
         hidden = self.fc1(z.flatten(1)).relu()
         return self.fc2(hidden).sigmoid()[:, :, None, None]

@@ -15,7 +15,7 @@ from mmdet_attn.plugins.norm import build_norm
 
 
 class ChannelGate(Gate):
-    """GAM's channel attention: a perceptron at every position."""
+    """GAM's channel attention: a perceptron at each position."""
 
     def __init__(
         self, in_channels: int, hidden: int, sigmoid: bool, identity_init: bool
@@ -27,6 +27,7 @@ class ChannelGate(Gate):
         self.init_weights()
 
     def gate(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C, H, W)`."""
         gate = self.fc2(self.fc1(x).relu())
         return gate.sigmoid() if self.sigmoid else gate
 
@@ -56,6 +57,7 @@ class SpatialGate(Gate):
         self.init_weights()
 
     def gate(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C, H, W)`."""
         hidden = self.norm1(self.conv1(x)).relu()
         if self.shuffle > 1:
             hidden = F.channel_shuffle(hidden, self.shuffle)
@@ -64,37 +66,51 @@ class SpatialGate(Gate):
 
 @MODELS.register_module()
 class GAM(Attention):
-    r"""Global attention: a channel gate, then a spatial one, both full-size.
+    r"""Global attention mechanism: x σ(MLP(x)), then σ(conv7 relu conv7).
 
-    .. math::
-        x' &= x \cdot \sigma(W_2\,\mathrm{ReLU}(W_1 x)), \\
-        y  &= x' \cdot \sigma(\mathrm{BN}(f_2\,
-              \mathrm{ReLU}(\mathrm{BN}(f_1 x'))))
+    $$
+    \begin{aligned}
+    x' &= x \cdot \sigma(W_2\,\mathrm{ReLU}(W_1 x)) \\
+    y &= x' \cdot \sigma(\mathrm{BN}(f_2\,\mathrm{ReLU}(\mathrm{BN}(f_1 x'))))
+    \end{aligned}
+    $$
 
-    :math:`W_1, W_2` act on the channels of each position, :math:`f_1, f_2`
-    are 7x7 convolutions; both pairs lead from C to C/r channels and back.
-    Input, output and both gates (``channel.gate``, ``spatial.gate``) are
-    ``(N, C, H, W)``. By far the most expensive module here.
+    A channel gate comes first, a spatial gate second. $W_1$ and $W_2$ act on
+    the channels of each position, $f_1$ and $f_2$ are 7x7 convolutions. Both
+    pairs lead from $C$ to $C / r$ channels and back. Input, output and both
+    gates (`channel.gate`, `spatial.gate`) are `(N, C, H, W)`. It is by far
+    the most expensive module here.
 
     Args:
-        in_channels: C.
-        reduction: r; at least one hidden channel is kept. 16 gives the
-            paper's parameters; copies on the web have 4.
-        groups: Of the 7x7 convolutions; the paper's ResNet-50 has 4.
-        shuffle: Whether a channel shuffle stands between the two; needs
-            ``groups`` above 1.
-        channel_sigmoid: False leaves the first sigmoid out, as copies on the
+        in_channels: The number of channels $C$.
+        reduction: The reduction $r$. At least one hidden channel is kept. 16
+            gives the paper's parameters; copies on the web have 4.
+        groups: The groups of the 7x7 convolutions; the paper's ResNet-50 has
+            4.
+        shuffle: Whether the channels are shuffled between the two
+            convolutions. Needs `groups` above 1.
+        channel_sigmoid: False leaves out the first $\sigma$, as copies on the
             web do.
         norm_cfg: BN, SyncBN or GN, or None.
-        identity_init: Start both gates as the identity, see :class:`Gate`.
+        identity_init: Start both gates as the identity, see `Gate`.
 
     Raises:
-        ValueError: A size is not positive, or ``groups`` does not divide C
-            and C/r or does not fit ``shuffle``.
+        InputError: A size is not positive, the norm is unknown, or `groups`
+            does not divide $C$ and $C / r$ or does not fit `shuffle`.
 
-    Written from the paper; the authors' code is not to be had, so where the
-    shuffle stands is our reading (between the convolutions, as in
-    ShuffleNet).
+    Placement:
+        The paper puts it behind every block: `position='after_block'` in all
+        stages, with 4 groups and the shuffle. The configs use
+        `AttentionResNet`, which has this position and lets the batch norm of
+        fresh modules learn.
+
+    Evidence:
+        No detection result was collected, and none was measured here.
+
+    Source:
+        Written from the paper. The authors' code could not be found, so the
+        place of the shuffle is our reading: between the convolutions, as in
+        ShuffleNet.
     """
 
     _abbr_ = 'gam'

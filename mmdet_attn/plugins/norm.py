@@ -9,7 +9,7 @@ from mmdet_attn.errors import InputError
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that says what to do about a batch too small for it."""
+    """Batch norm whose error about a small batch names the way out."""
 
     def _check_input_dim(self, x: Tensor) -> None:
         super()._check_input_dim(x)
@@ -31,16 +31,16 @@ NORMS: dict[str, type[nn.Module]] = {
 def build_norm(
     owner: str, norm_cfg: Mapping[str, Any] | None, channels: int
 ) -> nn.Module:
-    """The layer that a norm_cfg in MM style describes; None is no layer.
+    """Build the layer of a norm_cfg; None gives one that does nothing.
 
     Args:
         owner: Name of the attention module, for messages.
-        norm_cfg: ``type`` (BN, SyncBN or GN), ``requires_grad``, and the
-            arguments of the layer; GN needs ``num_groups``.
-        channels: The channels to normalise.
+        norm_cfg: `type` (BN, SyncBN or GN), `requires_grad`, and the
+            arguments of the layer; GN needs `num_groups`.
+        channels: The number of channels to normalise.
 
     Raises:
-        ValueError: The type or an argument is unknown or does not fit.
+        InputError: The type or an argument is unknown or does not fit.
     """
     if norm_cfg is None:
         return nn.Identity()

@@ -12,41 +12,53 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.plugins.base import ShowArguments
 from mmdet_attn.plugins.pooling import mean
 from mmdet_attn.plugins.se import SE
 
 
 @MODELS.register_module()
-class PSAConv2d(BaseModule):
-    r"""Pyramid squeeze attention, in the place of a 3x3 convolution.
+class PSAConv2d(ShowArguments, BaseModule):
+    r"""Pyramid squeeze attention: softmax-weighted 3, 5, 7, 9 convolutions.
 
-    .. math:: y = [w_S F_S, \ldots, w_1 F_1], \quad F_i = f_i(x), \quad
-        w = \mathrm{softmax}_i(\mathrm{SE}(F_i))
+    $$
+    y = [w_S F_S, \ldots, w_1 F_1], \quad F_i = f_i(x), \quad
+    w = \mathrm{softmax}_i(\mathrm{SE}(F_i))
+    $$
 
-    :math:`f_i` are grouped convolutions with kernels of growing size from all
-    input channels to C'/S; one SE gate is shared by all S, and its softmax
-    runs over them. Input is ``(N, C, H, W)``, output
-    ``(N, C', H / stride, W / stride)``. It cannot start as the identity.
-
-    ``dcn=dict(type='mmdet_attn.PSAConv2d')`` makes it the middle convolution
-    of the chosen stages of a ResNet.
+    It replaces a 3x3 convolution. $f_1$ to $f_S$ are grouped convolutions
+    with growing kernels, from all $C$ input channels to $C' / S$. One SE gate
+    is shared by all $S$ branches, and the softmax runs over them. Input is
+    `(N, C, H, W)`, output is `(N, C', H / stride, W / stride)`. It cannot
+    start as the identity.
 
     Args:
-        in_channels: C.
-        out_channels: C'.
-        kernel_size, padding: As a host gives them; not used.
-        stride: Of every branch.
+        in_channels: The number of input channels $C$.
+        out_channels: The number of output channels $C'$.
+        kernel_size, padding: Given by a host; not used.
+        stride: The stride of every branch.
         dilation, bias: Only 1 and False, as in the paper.
-        kernel_sizes: Of the S branches, odd.
-        groups: Of the S branches.
-        reduction: r of the SE gate.
+        kernel_sizes: The kernel sizes of the $S$ branches, odd.
+        groups: The groups of the $S$ branches.
+        reduction: The reduction $r$ of the SE gate.
 
     Raises:
-        ValueError: A size is not positive or not odd, the channels cannot be
-            divided, or ``dilation`` or ``bias`` is given.
+        InputError: A size is not positive or not odd, the channels cannot be
+            divided, or `dilation` or `bias` is given.
 
-    Follows the authors' code (murufeng/EPSANet), also where the paper splits
-    the input, and in the reversed order of the branches in the output.
+    Placement:
+        The paper puts it in the place of every 3x3 convolution:
+        `dcn=dict(type='mmdet_attn.PSAConv2d')` with
+        `stage_with_dcn=(True, True, True, True)`. Plain weights do not have
+        these layers, so the config freezes nothing behind the stem.
+
+    Evidence:
+        No detection result was collected, and none was measured here.
+
+    Source:
+        Follows the authors' code (murufeng/EPSANet). The paper splits the
+        input between the branches, the code does not. The output has the
+        branches in reversed order, as the code.
     """
 
     def __init__(
@@ -115,6 +127,7 @@ class PSAConv2d(BaseModule):
             nn.init.normal_(layer.weight, std=(2 / n) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C', H / stride, W / stride)`."""
         features = torch.cat([conv(x) for conv in self.convs[::-1]], 1)
         pooled = mean(features, 2, 3, keep=True)
         # The shared gate takes the branches as a batch.

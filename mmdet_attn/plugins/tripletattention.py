@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_attn.plugins.base import Gate, zero_weight
 from mmdet_attn.plugins.norm import build_norm
-from mmdet_attn.plugins.pooling import maximum, mean
+from mmdet_attn.plugins.pooling import mean
 
 
 class Branch(nn.Module):
@@ -24,33 +24,48 @@ class Branch(nn.Module):
         self.norm = build_norm('TripletAttention', norm_cfg, 1)
 
     def forward(self, x: Tensor, dim: int) -> Tensor:
-        pooled = torch.stack([maximum(x, dim), mean(x, dim)], 1)
+        pooled = torch.stack([x.max(dim).values, mean(x, dim)], 1)
         return self.norm(self.conv(pooled)).sigmoid()
 
 
 @MODELS.register_module()
 class TripletAttention(Gate):
-    r"""Triplet attention: gates over the planes (C, W), (H, C) and (H, W).
+    r"""Triplet attention: x · mean of three σ(BN(conv7[max, mean])).
 
-    .. math:: y = \tfrac{1}{3}\, x \cdot (\psi_H(x) + \psi_W(x) + \psi_C(x)),
-        \quad \psi_D(x) = \sigma(\mathrm{BN}(f^{k \times k}
-        [\max\nolimits_D x; \mathrm{mean}_D x]))
+    $$
+    y = \frac{1}{3}\,x \cdot (\psi_H(x) + \psi_W(x) + \psi_C(x)), \quad
+    \psi_D(x) = \sigma(\mathrm{BN}(f^{k \times k}
+    [\mathrm{max}_D\,x; \mathrm{mean}_D\,x]))
+    $$
 
-    Each :math:`\psi_D` reduces dimension D and is constant along it. Input,
-    output and gate are ``(N, C, H, W)``.
+    $\psi_D$ reduces the dimension $D$ and is constant along it, so the three
+    are gates over the planes `(C, W)`, `(H, C)` and `(H, W)`.
+    $f^{k \times k}$ is a convolution without bias. Input, output and gate are
+    `(N, C, H, W)`.
 
     Args:
-        in_channels: C.
-        kernel_size: k, odd.
+        in_channels: The number of channels $C$.
+        kernel_size: The kernel size $k$, odd.
         norm_cfg: The norm of each branch: BN, SyncBN or GN (with
-            ``num_groups=1``), or None.
-        identity_init: Start as the identity, see :class:`Gate`.
+            `num_groups=1`), or None.
+        identity_init: Start as the identity, see `Gate`.
 
     Raises:
-        ValueError: A size is not positive, or ``kernel_size`` is even.
+        InputError: A size is not positive, `kernel_size` is even, or the
+            norm is unknown.
 
-    Follows the authors' code (landskape-ai/triplet-attention). The scale of
-    the (H, W) branch's batch norm, and of no other, starts at zero there.
+    Placement:
+        The paper puts it into every block, between the last batch norm and
+        the addition: `position='after_conv3'` in all stages. The configs use
+        `AttentionResNet`, which lets the batch norm of fresh modules learn.
+
+    Evidence:
+        The authors trained detectors, but their figures were not collected.
+        Not measured here.
+
+    Source:
+        Follows the authors' code (landskape-ai/triplet-attention). The scale
+        of the batch norm of $\psi_C$, and of no other, starts at zero there.
     """
 
     _abbr_ = 'tripletattention'
@@ -76,6 +91,7 @@ class TripletAttention(Gate):
         zero_weight(self.hw.norm)
 
     def gate(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C, H, W)`."""
         # (N, 1, C, W), (N, 1, C, H) turned to (N, 1, H, C), (N, 1, H, W).
         cw = self.cw(x, 2).transpose(1, 2)
         hc = self.hc(x.transpose(1, 2), 3).permute(0, 3, 2, 1)
