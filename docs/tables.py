@@ -16,6 +16,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,23 @@ WORDS = {
         'slow': '慢',
         'not measured': '未测',
         'AP in the paper': '论文 AP',
+        'as ECA, k weights for each channel': (
+            '同 ECA，但每个通道各有 k 个权重'
+        ),
+        'as SEVar3, W in 16 blocks': '同 SEVar3，W 分为 16 个对角块',
+        'as SEVar3, blocks of 16 channels': '同 SEVar3，每个对角块 16 个通道',
+        'as SEVar3, blocks of 8 channels': '同 SEVar3，每个对角块 8 个通道',
+        'x σ(up(strided depth-wise convs))': 'x σ(up(带步长的逐通道卷积))',
+        'x σ(MLP(x)), then σ(conv7 relu conv7)': (
+            'x σ(MLP(x))，再乘 σ(conv7 relu conv7)'
+        ),
+        'softmax-weighted 3, 5, 7, 9 convolutions': (
+            'softmax 加权的 3、5、7、9 卷积'
+        ),
+        'as SE, on DCT coefficients': '同 SE，但基于 DCT 系数',
+        'x · mean of three σ(BN(conv7[max, mean]))': (
+            'x · 三个 σ(BN(conv7[max, mean])) 的均值'
+        ),
     },
 }
 
@@ -102,7 +120,7 @@ def modules() -> list[Module]:
         address = re.search(r'https://\S+', ast.get_docstring(tree) or '')
         first = docs[name].partition('\n\n')[0].replace('\n', ' ')
         title, _, formula = first.rstrip('.').partition(': ')
-        if not (title and address):  # TEMP
+        if not (title and formula and address):
             sys.exit(
                 f'{file.relative_to(ROOT)}: {name} needs "Full name: formula."'
                 ' as the first line of its docstring, and the file the '
@@ -181,7 +199,7 @@ def readme_modules(file: str) -> str:
     rows = [
         [
             f'[`{m.name}`]({m.source}) ([{say("paper")}]({m.paper}))',
-            escape(m.formula),
+            escape(say(m.formula)),
             '' if m.params is None else f'{m.params:,}',
             say(m.speed),
             f'[{m.name.lower()}]({m.config})',
@@ -219,26 +237,34 @@ def filled(file: str) -> str:
     return text
 
 
-def added_parameters(config: str) -> int:
-    """What a config adds to a plain ResNet-50, without the alphas."""
+@cache
+def _parameters(base: str = '') -> int:
+    """The parameters of a ResNet-50 with the plugins of a file.
+
+    The scalars of the identity start are not counted.
+    """
     import torch
     from mmdet.registry import MODELS
     from mmengine.config import Config
 
     import mmdet_attn  # noqa: F401
 
-    def count(file: str) -> int:
-        cfg = Config.fromfile(ROOT / file).model.backbone
-        cfg.pop('init_cfg', None)
-        with torch.device('meta'):
-            named = MODELS.build(cfg).named_parameters()
-        return sum(
-            value.numel()
-            for name, value in named
-            if name.rpartition('.')[2] != 'alpha'
-        )
+    backbone = dict(type='mmdet.ResNet', depth=50)
+    if base:
+        backbone |= Config.fromfile(ROOT / base).attention
+        backbone.pop('init_cfg', None)
+    with torch.device('meta'):
+        network = MODELS.build(backbone)
+    return sum(
+        value.numel()
+        for name, value in network.named_parameters()
+        if name.rpartition('.')[2] != 'alpha'
+    )
 
-    return count(config) - count('configs/faster_rcnn_r50.py')
+
+def added_parameters(module: Module) -> int:
+    """What the config of a module adds to a ResNet-50."""
+    return _parameters(module.base) - _parameters()
 
 
 def add_facts() -> None:
@@ -247,7 +273,7 @@ def add_facts() -> None:
     for module in modules():
         if module.params is None:
             content['modules'][module.name] = {
-                'params': added_parameters(module.config),
+                'params': added_parameters(module),
                 'speed': 'not measured',
             }
     # One module a line: a new one is a line of a diff.
