@@ -20,7 +20,7 @@ BLOCK = re.compile(r'^```error\n(.*?)^```$', re.M | re.S)
 
 
 class Site(NamedTuple):
-    """A place in the source that raises, and its message."""
+    """A place in the source that raises, and its message or a part of it."""
 
     place: str
     message: str
@@ -114,6 +114,11 @@ class _Source:
                         yield Site(place, text)
                 yield Site(place, message)
             for node in ast.walk(tree):
+                if isinstance(node, ast.Yield):
+                    # Generators list the parts of a message.
+                    text = template(node.value, known)
+                    if len(text.split()) > 2:
+                        yield Site(f'{short}:{node.lineno}', text)
                 if isinstance(node, ast.Call) and _name(node.func) in helpers:
                     function, text = helpers[_name(node.func)]
                     names = self.parameters(function)

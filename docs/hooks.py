@@ -20,10 +20,9 @@ import errors  # noqa: E402
 import tables  # noqa: E402
 
 ROOT = tables.ROOT
-MODULES = tables.modules()
 # Links from the manual to files of the repository, which a reader of the
 # manual need not have.
-LINK = re.compile(r'\]\(((?:\.\./)+[\w./-]+\.(?:py|txt|sh|cff|toml))\)')
+LINK = re.compile(r'\]\(((?:\.\./)+(?:[\w./-]+\.(?:py|txt|sh|cff|toml)|Dockerfile))\)')
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\([([])(.*?)\\[)\]]</\1>', re.S
 )
@@ -37,15 +36,17 @@ PICTURE = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)"\s*/?>')
 
 def on_config(config):
     """Put the pages of the modules into the menu."""
+    errors.sites.cache_clear()
+    pages = [{module.name: module.page} for module in tables.modules()]
     for entry in config.nav:
         if 'Modules' in entry:
-            entry['Modules'] += [{m.name: m.page} for m in MODULES]
+            entry['Modules'] = ['modules/index.md', *pages]
     return config
 
 
 def on_files(files, config):
     """Add the pages that are generated."""
-    for module in MODULES:
+    for module in tables.modules():
         page = File.generated(config, module.page, content=_page(module))
         files.append(page)
     for path in _linked(config):
@@ -67,7 +68,7 @@ def _language(path: str) -> str:
 
 def _linked(config) -> list[str]:
     """The files of the repository that the manual links to."""
-    found = {path for m in MODULES for path in (m.source, m.config, m.base)}
+    found = {path for m in tables.modules() for path in (m.source, m.config, m.base)}
     found |= {f'configs/{name}.py' for name in tables.paper_rows()}
     docs = Path(config.docs_dir)
     for file in docs.rglob('*.md'):
@@ -139,7 +140,7 @@ def _overview() -> str:
             '' if m.params is None else f'{m.params:,}',
             m.speed,
         ]
-        for m in MODULES
+        for m in tables.modules()
     ]
     return tables.table(head, rows)
 
@@ -171,11 +172,8 @@ def _masks(up: str) -> str:
     return tables.table(['config', *AP_COLUMNS], rows)
 
 
-SITES = errors.sites()
-
-
 def _messages(block) -> str:
-    text = errors.shown(block[1], SITES)
+    text = errors.shown(block[1], errors.sites())
     return f'``` {{ .text .error }}\n{text}\n```'
 
 
