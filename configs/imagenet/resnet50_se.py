@@ -1,4 +1,12 @@
-_base_ = ['../_base_/imagenet.py', '../_base_/attention/se.py']
-for plugin in _base_.attention['plugins']:
-    plugin['cfg']['identity_init'] = False
-model = dict(backbone=_base_.attention)
+_base_ = '../_base_/imagenet.py'
+# As configs/_base_/attention/se.py, but as in the paper: no identity start.
+model = dict(
+    backbone=dict(
+        plugins=[
+            dict(
+                cfg=dict(type='mmdet_attn.SE', bias=False),
+                position='after_conv3',
+            )
+        ],
+    )
+)

@@ -77,6 +77,10 @@ def _pooling(x, *args, out_shape, **kwargs) -> int:
     return prod(x) if len(x) == 4 and prod(shape) < prod(x) else 0
 
 
+def _maximum(x, *args, out_shape, **kwargs) -> int:
+    return prod(x)
+
+
 def _batch_norm(x, *args, out_shape, **kwargs) -> int:
     return 2 * prod(x)
 
@@ -103,7 +107,8 @@ PAPER = {
     aten.avg_pool2d: _pooling,
     aten._adaptive_avg_pool2d: _pooling,
     aten.mean: _pooling,
-    aten.amax: _pooling,
+    aten.sum: _pooling,
+    aten.max: _maximum,
 }
 
 

@@ -1,16 +1,16 @@
-"""Each module's formula in the most straightforward PyTorch.
+"""Each module's formula in plain PyTorch, for every form of the module.
 
-What one writes from the paper with the layers at hand: adaptive pooling, the
-maximum with its index, ``expand_as``, whole H W x H W matrices. The benchmark
-measures every module against it, on the module's own weights, after the two
-have been found equal.
+They are what one writes from the paper with the layers at hand: adaptive
+pooling, `expand_as`, whole H W x H W matrices. A formula takes a module, for
+its weights and arguments, and a map. The tests hold each module against its
+formula, and the benchmark measures it against it.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 Formula = Callable[[Any, Tensor], Tensor]
@@ -34,12 +34,18 @@ def _perceptron(m: Any, y: Tensor) -> Tensor:
     return m.fc2(hidden)[:, :, None, None]
 
 
+def _conv(layer: nn.Conv2d, x: Tensor, *args: int, **kwargs: int) -> Tensor:
+    """With the weights of a layer, and nothing else of it."""
+    return F.conv2d(x, layer.weight, layer.bias, *args, **kwargs)
+
+
 def se(m: Any, x: Tensor) -> Tensor:
     return _scale(x, _perceptron(m, _mean(x)))
 
 
 def eca(m: Any, x: Tensor) -> Tensor:
-    y = m.conv(_mean(x).squeeze(-1).transpose(1, 2))
+    y = _mean(x).squeeze(-1).transpose(1, 2)
+    y = F.conv1d(y, m.conv.weight, padding=m.conv.weight.shape[2] // 2)
     return _scale(x, y.transpose(1, 2).unsqueeze(-1))
 
 
@@ -65,44 +71,105 @@ def fca(m: Any, x: Tensor) -> Tensor:
 
 
 def cbam(m: Any, x: Tensor) -> Tensor:
-    average = _perceptron(m.channel, _mean(x))
-    largest = _perceptron(m.channel, F.adaptive_max_pool2d(x, 1))
-    x = _scale(x, average + largest)
-    return _scale(x, m.spatial.norm(m.spatial.conv(_planes(x))))
+    pools: dict[str, Callable[[Tensor], Tensor]] = {
+        'avg': _mean,
+        'max': lambda x: F.adaptive_max_pool2d(x, 1),
+        'lp': lambda x: x.square().sum((2, 3)).sqrt(),
+        'lse': lambda x: x.exp().sum((2, 3)).log(),
+    }
+    names = m.channel.pool_types
+    total = sum(_perceptron(m.channel, pools[name](x)) for name in names)
+    x = _scale(x, torch.as_tensor(total))
+    if m.spatial is None:
+        return x
+    padding = m.spatial.conv.weight.shape[2] // 2
+    y = _conv(m.spatial.conv, _planes(x), padding=padding)
+    return _scale(x, m.spatial.norm(y))
 
 
 def bam(m: Any, x: Tensor) -> Tensor:
-    channel = m.channel(_mean(x)).expand_as(x)
-    spatial = m.spatial(x).expand_as(x)
-    return (1 + (channel * spatial).sigmoid()) * x
+    channel = F.relu(m.channel[1](_conv(m.channel[0], _mean(x))))
+    channel = _conv(m.channel[3], channel).expand_as(x)
+    spatial = F.relu(m.spatial[1](_conv(m.spatial[0], x)))
+    for conv, norm in ((m.spatial[3], m.spatial[4]), m.spatial[6:8]):
+        d = m.dilation
+        spatial = F.relu(norm(_conv(conv, spatial, padding=d, dilation=d)))
+    spatial = _conv(m.spatial[9], spatial).expand_as(x)
+    joined = channel * spatial if m.fusion == 'mul' else channel + spatial
+    return (1 + joined.sigmoid()) * x
 
 
 def gam(m: Any, x: Tensor) -> Tensor:
-    x = _scale(x, m.channel.fc2(F.relu(m.channel.fc1(x))))
+    gate = m.channel.fc2(F.relu(m.channel.fc1(x)))
+    x = _scale(x, gate) if m.channel.sigmoid else x * gate
     s = m.spatial
-    return _scale(x, s.norm2(s.conv2(F.relu(s.norm1(s.conv1(x))))))
+    groups = s.conv1.groups
+    y = F.relu(s.norm1(_conv(s.conv1, x, padding=3, groups=groups)))
+    if s.shuffle > 1:
+        y = y.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return _scale(x, s.norm2(_conv(s.conv2, y, padding=3, groups=groups)))
 
 
 def scse(m: Any, x: Tensor) -> Tensor:
     channel = _scale(x, _perceptron(m, _mean(x)))
-    return torch.max(channel, _scale(x, m.conv(x)))
+    spatial = _scale(x, m.conv(x))
+    if m.fusion == 'add':
+        return channel + spatial
+    return torch.max(channel, spatial)
 
 
 def ge(m: Any, x: Tensor) -> Tensor:
-    return _scale(x, F.interpolate(m.gather(x), x.shape[2:]))
+    extent = m.extent
+    if m.variant != 'theta_minus':
+        stride, padding = (2, 1) if extent else (1, 0)
+        y = x
+        for index in range(0, len(m.gather), 3):
+            y = F.relu(y) if index else y
+            y = _conv(m.gather[index], y, stride, padding, groups=x.shape[1])
+            y = m.gather[index + 1](y)
+    elif extent:
+        y = F.avg_pool2d(x, 2 * extent - 1, extent, extent - 1)
+    else:
+        y = _mean(x)
+    if m.variant == 'theta_plus':
+        y = m.excite[3](F.relu(m.excite[1](F.relu(y))))
+    return _scale(x, F.interpolate(y, x.shape[2:]))
 
 
 def gsop(m: Any, x: Tensor) -> Tensor:
-    z = F.relu(m.norm(m.reduce(F.relu(x)))).flatten(2)
-    centred = z - z.mean(2, True)
-    cov = centred @ centred.transpose(1, 2) / z.shape[2]
-    return _scale(x, m.expand(m.row_conv(m.row_norm(cov.unsqueeze(3)))))
+    z = m.norm(m.reduce(F.relu(x)))
+    if m.mode == 'channel':
+        z = F.relu(z).flatten(2)
+        centred = z - z.mean(2, True)
+        statistic = centred @ centred.transpose(1, 2) / z.shape[2]
+    else:
+        # Centred with 1 / 64, where a covariance has 1 / d.
+        z = F.adaptive_avg_pool2d(z, 8).flatten(2)
+        d = z.shape[1]
+        ones = torch.ones(d, d, dtype=z.dtype, device=z.device)
+        centring = torch.diag(ones[0]) / 64 - ones / 64**2
+        statistic = z.transpose(1, 2) @ centring @ z
+    rows = m.row_conv(m.row_norm(statistic.unsqueeze(3)))
+    if m.mode == 'channel':
+        return _scale(x, m.expand(rows))
+    gate = m.expand(F.relu(rows)).sigmoid().view(-1, 1, 8, 8)
+    height, width = x.shape[2:]
+    return F.relu(x * F.adaptive_avg_pool2d(gate, (height, width)))
 
 
 def gc(m: Any, x: Tensor) -> Tensor:
-    mask = m.conv_mask(x).flatten(2).softmax(2).unsqueeze(-1)
-    context = torch.matmul(x.flatten(2).unsqueeze(1), mask)
-    return x + m.channel_add_conv(context.transpose(1, 2)).expand_as(x)
+    if m.conv_mask is None:
+        context = _mean(x)
+    else:
+        mask = m.conv_mask(x).flatten(2).softmax(2).unsqueeze(-1)
+        context = torch.matmul(x.flatten(2).unsqueeze(1), mask)
+        context = context.transpose(1, 2)
+    y = x
+    if m.channel_mul_conv is not None:
+        y = _scale(y, m.channel_mul_conv(context))
+    if m.channel_add_conv is not None:
+        y = y + m.channel_add_conv(context).expand_as(x)
+    return y
 
 
 def _whole_matrix(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -113,7 +180,21 @@ def _whole_matrix(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def non_local(m: Any, x: Tensor) -> Tensor:
-    y = _whole_matrix(m.theta(x), m.phi(x), m.g(x), m.scale)
+    source = F.max_pool2d(x, 2) if m.sub_sample else x
+    g = m.g(source)
+    if m.mode == 'gaussian':
+        y = _whole_matrix(x, source, g, 1.0)
+    elif m.mode == 'embedded_gaussian':
+        y = _whole_matrix(m.theta(x), m.phi(source), g, m.scale)
+    else:
+        theta, phi = m.theta(x).flatten(2), m.phi(source).flatten(2)
+        if m.mode == 'dot_product':
+            f = theta.transpose(1, 2) @ phi
+        else:
+            left, right = m.concat.weight[0].chunk(2)
+            f = (left @ theta).unsqueeze(2) + (right @ phi).unsqueeze(1)
+            f = F.relu(f)
+        y = g.flatten(2) @ f.transpose(1, 2) / f.shape[2]
     return x + m.norm(m.out(y.unflatten(2, x.shape[2:])))
 
 
@@ -155,7 +236,9 @@ def simam(m: Any, x: Tensor) -> Tensor:
 
 def tripletattention(m: Any, x: Tensor) -> Tensor:
     def plane(branch: Any, turned: Tensor) -> Tensor:
-        return _scale(turned, branch.norm(branch.conv(_planes(turned))))
+        padding = branch.conv.weight.shape[2] // 2
+        y = _conv(branch.conv, _planes(turned), padding=padding)
+        return _scale(turned, branch.norm(y))
 
     cw = plane(m.cw, x.permute(0, 2, 1, 3).contiguous()).permute(0, 2, 1, 3)
     hc = plane(m.hc, x.permute(0, 3, 2, 1).contiguous()).permute(0, 3, 2, 1)
@@ -163,7 +246,11 @@ def tripletattention(m: Any, x: Tensor) -> Tensor:
 
 
 def psaconv2d(m: Any, x: Tensor) -> Tensor:
-    features = [conv(x) for conv in m.convs][::-1]
+    features: list[Tensor] = []
+    for conv in m.convs:
+        padding = conv.weight.shape[2] // 2
+        y = _conv(conv, x, conv.stride[0], padding, groups=conv.groups)
+        features.insert(0, y)
     gates = [_perceptron(m.se, _mean(f)).sigmoid() for f in features]
     weights = torch.stack(gates, 1).softmax(1)
     weighted = torch.stack(features, 1) * weights.expand(

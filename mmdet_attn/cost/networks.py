@@ -77,6 +77,8 @@ def network_cases(
     for name in names:
         file = configs / f'{DETECTOR}_{name.lower()}.py'
         if not file.is_file():
+            file = configs / 'ablation' / file.name
+        if not file.is_file():
             yield f'{name}: there is no {file.name}.'
             continue
         model = _build(file, part, setup)

@@ -16,6 +16,17 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
     return (q.transpose(1, 2) @ k).softmax(2)
 
 
+def _block_gradients(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    weights = _weights(q, k)
+    # The gradient of a softmax: w g - w sum(w g).
+    product = weights * (grad.transpose(1, 2) @ v)
+    total = product.sum(2, keepdim=True)
+    grad_logits = torch.addcmul(product, weights, total, value=-1)
+    return k @ grad_logits.transpose(1, 2), q @ grad_logits, grad @ weights
+
+
 class _Blockwise(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -38,13 +49,9 @@ class _Blockwise(torch.autograd.Function):
         grad_v = v.new_zeros(v.shape, dtype=wide)
         blocks = q.split(ctx.rows, 2), grads[0].split(ctx.rows, 2)
         for q_block, grad in zip(*blocks, strict=True):
-            weights = _weights(q_block, k)
-            grad_v = grad_v + grad @ weights
-            # The gradient of a softmax: w (g - sum of w g).
-            product = weights * (grad.transpose(1, 2) @ v)
-            grad_logits = product - weights * product.sum(2, keepdim=True)
-            grad_q.append(k @ grad_logits.transpose(1, 2))
-            grad_k = grad_k + q_block @ grad_logits
+            parts = _block_gradients(q_block, k, v, grad)
+            grad_q.append(parts[0])
+            grad_k, grad_v = grad_k + parts[1], grad_v + parts[2]
         return (
             None,
             torch.cat(grad_q, 2),

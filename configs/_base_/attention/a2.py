@@ -1,4 +1,4 @@
-# As in the paper: two blocks in res3, three in res4, after every other one.
+# The paper has five blocks, behind every other block of stages 2 and 3.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

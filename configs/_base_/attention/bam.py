@@ -1,5 +1,5 @@
-# As in the paper: after the first three stages.
-# AttentionResNet, because batch norm that starts here must see the data.
+# The paper has it behind each of the first three stages.
+# AttentionResNet lets the batch norm of fresh modules learn under norm_eval.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

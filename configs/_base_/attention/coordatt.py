@@ -1,5 +1,5 @@
-# SE's place, as its author advises for ResNets; the paper has MobileNets only.
-# AttentionResNet, because batch norm that starts here must see the data.
+# The paper has MobileNets only. Its author advises SE's place for ResNets.
+# AttentionResNet lets the batch norm of fresh modules learn under norm_eval.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

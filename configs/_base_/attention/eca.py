@@ -1,4 +1,5 @@
-# Kernel sizes of the authors' ImageNet weights eca_resnet50_k3557.
+# The kernel sizes are those of the authors' ImageNet weights
+# eca_resnet50_k3557.
 attention = dict(
     plugins=[
         dict(

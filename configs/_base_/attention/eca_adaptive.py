@@ -1,4 +1,5 @@
-# The paper's formula, 5, 5, 5, 7, for networks without released weights.
+# The kernel sizes are the paper's formula: 5, 5, 5, 7. Use it for networks
+# without released weights.
 attention = dict(
     plugins=[
         dict(

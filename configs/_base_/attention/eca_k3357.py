@@ -1,5 +1,6 @@
-# Kernel sizes of the authors' detectors; they are loaded whole, so nothing
-# is downloaded, and no module starts as the identity.
+# The kernel sizes are those of the authors' detectors named 3357.
+# Such a detector is loaded whole: nothing is downloaded, and no module starts
+# as the identity.
 attention = dict(
     init_cfg=None,
     plugins=[

@@ -1,4 +1,18 @@
-_base_ = 'eca_k3357.py'
-attention = _base_.attention
-del attention['plugins'][1]
-attention['plugins'][1]['stages'] = (False, False, True, True)
+# The kernel sizes are those of the authors' detectors named k3377.
+# Such a detector is loaded whole: nothing is downloaded, and no module starts
+# as the identity.
+attention = dict(
+    init_cfg=None,
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=3),
+            stages=(True, True, False, False),
+            position='after_conv3',
+        ),
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', kernel_size=7),
+            stages=(False, False, True, True),
+            position='after_conv3',
+        ),
+    ],
+)

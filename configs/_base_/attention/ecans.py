@@ -1,4 +1,5 @@
-# ECA-Net's ablation (Table 2): k = 3, no weight shared between channels.
+# The ECA-Net paper has it in an ablation (Table 2): k = 3, and each channel
+# has its own weights.
 attention = dict(
     plugins=[
         dict(

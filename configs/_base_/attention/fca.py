@@ -1,4 +1,5 @@
-# As in the paper; the DCT sizes 56, 28, 14, 7 follow from the channels.
+# The paper has it in every block. The DCT sizes 56, 28, 14, 7 follow from the
+# channels.
 attention = dict(
     plugins=[
         dict(

@@ -1,5 +1,6 @@
-# As in the paper's ResNet-50: after every block, four groups, shuffled.
-# AttentionResNet, because batch norm that starts here must see the data.
+# The paper's ResNet-50 has it behind every block, with four groups and
+# shuffled channels.
+# AttentionResNet lets the batch norm of fresh modules learn under norm_eval.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

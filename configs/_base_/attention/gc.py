@@ -1,5 +1,5 @@
-# As in the paper's c3-c5 rows, r = 16; they train with SyncBN, this with
-# frozen BN like all rows here.
+# The paper's c3-c5 rows have r = 16 and SyncBN. Here batch norm is frozen, as
+# in all rows of this folder.
 attention = dict(
     plugins=[
         dict(

@@ -1,5 +1,6 @@
-# Extent 8, where the paper's best is global: that fits one input size only.
-# AttentionResNet, because batch norm that starts here must see the data.
+# The paper's best extent is global, which fits one input size only. Here the
+# extent is 8.
+# AttentionResNet lets the batch norm of fresh modules learn under norm_eval.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

@@ -1,6 +1,6 @@
-# As in the paper: in the last block of each stage. Its stage 4 keeps stride 1,
-# this one has the 2 that an FPN expects.
-# AttentionResNet, because batch norm that starts here must see the data.
+# The paper has it in the last block of each stage, and stride 1 in stage 4.
+# Here that stride is 2, as an FPN expects.
+# AttentionResNet lets the batch norm of fresh modules learn under norm_eval.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

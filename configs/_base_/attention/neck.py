@@ -1,5 +1,5 @@
-# In front of YOLOX-s's PAFPN, on the three maps of its backbone; in the form
-# of the papers, since there is no pretrained network to keep.
+# It stands in front of the PAFPN of YOLOX-s, on three maps of the backbone. It
+# starts as in the papers, because there is no pretrained network to keep.
 attention = dict(
     type='mmdet_attn.AttentionNeck',
     in_channels=[128, 256, 512],

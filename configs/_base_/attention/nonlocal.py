@@ -1,4 +1,4 @@
-# As in the paper's COCO models: one block, before the last of res4.
+# The paper's COCO models have one block, before the last block of stage 3.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

@@ -1,5 +1,5 @@
-# DANet's position attention stands in a segmentation head on the last stage:
-# here it is the end of that stage.
+# DANet has it in a segmentation head on the last stage. Here it is the end of
+# that stage.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

@@ -1,6 +1,6 @@
-# As in the paper: in the place of every 3x3 convolution. Plain weights do not
-# have these layers, so without EPSANet's own nothing behind the stem may be
-# frozen, batch norm included.
+# The paper has it in the place of every 3x3 convolution. Plain weights do not
+# have these layers. So nothing behind the stem may be frozen, and batch norm
+# must learn, unless the weights are EPSANet's own.
 attention = dict(
     dcn=dict(type='mmdet_attn.PSAConv2d'),
     stage_with_dcn=(True, True, True, True),

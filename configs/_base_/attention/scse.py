@@ -1,4 +1,4 @@
-# The paper has it after the blocks of U-shaped networks; in a ResNet that is
+# The paper has it behind the blocks of U-shaped networks. In a ResNet that is
 # SE's place.
 attention = dict(
     plugins=[

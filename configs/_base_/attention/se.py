@@ -1,4 +1,5 @@
-# Without biases: only so are the parameters the ECA-Net paper's SE rows.
+# There are no biases: only so the parameters are those of the SE rows in the
+# ECA-Net paper.
 attention = dict(
     plugins=[
         dict(

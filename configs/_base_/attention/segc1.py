@@ -1,4 +1,4 @@
-# ECA-Net's ablation (Table 2), in SE's place: 16 groups.
+# The ECA-Net paper has it in an ablation (Table 2), in SE's place: 16 groups.
 attention = dict(
     plugins=[
         dict(

@@ -1,4 +1,5 @@
-# ECA-Net's ablation (Table 2), in SE's place: groups of 8 channels.
+# The ECA-Net paper has it in an ablation (Table 2), in SE's place: groups of 8
+# channels.
 attention = dict(
     plugins=[
         dict(

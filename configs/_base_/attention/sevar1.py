@@ -1,4 +1,5 @@
-# ECA-Net's ablation (Table 2), in SE's place: the squeeze alone.
+# The ECA-Net paper has it in an ablation (Table 2), in SE's place: the mean
+# alone, without weights.
 attention = dict(
     plugins=[
         dict(

@@ -1,4 +1,5 @@
-# ECA-Net's ablation (Table 2), in SE's place: a weight for each channel.
+# The ECA-Net paper has it in an ablation (Table 2), in SE's place: one weight
+# for each channel.
 attention = dict(
     plugins=[
         dict(

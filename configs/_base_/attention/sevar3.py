@@ -1,4 +1,5 @@
-# ECA-Net's ablation (Table 2), in SE's place: one full layer.
+# The ECA-Net paper has it in an ablation (Table 2), in SE's place: one full
+# layer.
 attention = dict(
     plugins=[
         dict(

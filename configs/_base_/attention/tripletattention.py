@@ -1,5 +1,5 @@
-# As in the paper: in every block, before the addition.
-# AttentionResNet, because batch norm that starts here must see the data.
+# The paper has it in every block, before the addition.
+# AttentionResNet lets the batch norm of fresh modules learn under norm_eval.
 attention = dict(
     type='mmdet_attn.AttentionResNet',
     plugins=[

@@ -1,2 +1,0 @@
-_base_ = ['faster_rcnn_r50.py', '_base_/attention/segc1.py']
-model = dict(backbone=_base_.attention)
