@@ -156,7 +156,7 @@ def sites(package: Path = PACKAGE) -> list[Site]:
     return [site for site in found if re.search(r'[A-Za-z]{2}', site.message)]
 
 
-def keys(text: str | None = None) -> list[str]:
+def entries(text: str | None = None) -> list[str]:
     """What the manual has an entry for."""
     text = PAGE.read_text(encoding='utf-8') if text is None else text
     return [

@@ -16,13 +16,15 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import errors  # noqa: E402
-import tables  # noqa: E402
+import errors
+import tables
 
 ROOT = tables.ROOT
 # Links from the manual to files of the repository, which a reader of the
 # manual need not have.
-LINK = re.compile(r'\]\(((?:\.\./)+(?:[\w./-]+\.(?:py|txt|sh|cff|toml)|Dockerfile))\)')
+LINK = re.compile(
+    r'\]\(((?:\.\./)+(?:[\w./-]+\.(?:py|txt|sh|cff|toml)|Dockerfile))\)'
+)
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\([([])(.*?)\\[)\]]</\1>', re.S
 )
@@ -68,7 +70,9 @@ def _language(path: str) -> str:
 
 def _linked(config) -> list[str]:
     """The files of the repository that the manual links to."""
-    found = {path for m in tables.modules() for path in (m.source, m.config, m.base)}
+    found = {
+        path for m in tables.modules() for path in (m.source, m.config, m.base)
+    }
     found |= {f'configs/{name}.py' for name in tables.paper_rows()}
     docs = Path(config.docs_dir)
     for file in docs.rglob('*.md'):
@@ -200,5 +204,6 @@ def _formula(found) -> str:
     mathml = convert(latex, display=display)
     if re.search(r'<mi>(&<|\\)|linebreak=', mathml):
         raise PluginError(f'latex2mathml cannot convert {latex}')
-    return f'<div class="formula">{mathml}</div>' if found[1] == 'div' else mathml
-
+    return (
+        f'<div class="formula">{mathml}</div>' if found[1] == 'div' else mathml
+    )

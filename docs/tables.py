@@ -22,38 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / 'mmdet_attn' / 'plugins'
 FACTS = ROOT / 'docs' / 'facts.json'
-WORDS = {
+# What a README says for a word or a formula in English.
+WORDS: dict[str, dict[str, str]] = {
     'README.md': {},
-    'README_zh-CN.md': {
-        'module': '模块',
-        'paper': '论文',
-        'formula': '公式',
-        'added to R50': 'R50 增加的参数',
-        'speed': '速度',
-        'config': '配置',
-        'fast': '快',
-        'medium': '中',
-        'slow': '慢',
-        'not measured': '未测',
-        'AP in the paper': '论文 AP',
-        'as ECA, k weights for each channel': (
-            '同 ECA，但每个通道各有 k 个权重'
-        ),
-        'as SEVar3, W in 16 blocks': '同 SEVar3，W 分为 16 个对角块',
-        'as SEVar3, blocks of 16 channels': '同 SEVar3，每个对角块 16 个通道',
-        'as SEVar3, blocks of 8 channels': '同 SEVar3，每个对角块 8 个通道',
-        'x σ(up(strided depth-wise convs))': 'x σ(up(带步长的逐通道卷积))',
-        'x σ(MLP(x)), then σ(conv7 relu conv7)': (
-            'x σ(MLP(x))，再乘 σ(conv7 relu conv7)'
-        ),
-        'softmax-weighted 3, 5, 7, 9 convolutions': (
-            'softmax 加权的 3、5、7、9 卷积'
-        ),
-        'as SE, on DCT coefficients': '同 SE，但基于 DCT 系数',
-        'x · mean of three σ(BN(conv7[max, mean]))': (
-            'x · 三个 σ(BN(conv7[max, mean])) 的均值'
-        ),
-    },
+    'README_zh-CN.md': json.loads(
+        (ROOT / 'docs' / 'words_zh.json').read_text(encoding='utf-8')
+    ),
 }
 
 
@@ -299,7 +273,9 @@ def main() -> None:
         if write:
             (ROOT / file).write_text(text, encoding='utf-8')
         elif text != (ROOT / file).read_text(encoding='utf-8'):
-            sys.exit(f'{file} is not up to date: python docs/tables.py --write')
+            sys.exit(
+                f'{file} is not up to date: python docs/tables.py --write'
+            )
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ import tables
 
 
 def test_every_error_has_an_entry():
-    keys = errors.keys()
+    keys = errors.entries()
     lacking = [
         f'{site.place}: {site.message}'
         for site in errors.sites()
@@ -31,7 +31,7 @@ def test_every_entry_is_an_error():
     messages = [site.message for site in errors.sites()]
     stale = [
         key
-        for key in errors.keys()
+        for key in errors.entries()
         if not any(errors.matches(key, message) for message in messages)
     ]
     assert not stale, '\n'.join(stale)

@@ -125,9 +125,8 @@ def test_commands_have_their_options(page):
 def test_every_option_is_in_the_manual():
     text = (ROOT / 'docs' / 'tools.md').read_text(encoding='utf-8')
     named = set(re.findall(r'--[a-z][a-z-]*', text))
-    tools = [p for p in (ROOT / 'tools').rglob('*.py')]
     known = set()
-    for tool in tools:
+    for tool in (ROOT / 'tools').rglob('*.py'):
         name = tool.relative_to(ROOT).as_posix()
         if (ROOT / 'mmdet_attn' / 'commands' / tool.name).exists():
             assert name in text or tool.stem == 'demo', name
@@ -174,7 +173,9 @@ def test_code_of_the_manual_runs():
 
 
 def test_readmes_have_the_same_parts():
-    one, other = ([(b.type, b.tag, b.info) for b in blocks(r)] for r in READMES)
+    one, other = (
+        [(b.type, b.tag, b.info) for b in blocks(r)] for r in READMES
+    )
     assert one == other
     one, other = ([x for x in links(r) if 'README' not in x] for r in READMES)
     assert one == other
