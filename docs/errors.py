@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmdet_attn'
 PAGE = ROOT / 'docs' / 'troubleshooting.md'
 ANY = '…'
+# Here a message is put together from many texts; each counts.
+ASSEMBLED = ('mmdet_attn/weights/fit.py',)
 BLOCK = re.compile(r'^```error\n(.*?)^```$', re.M | re.S)
 
 
@@ -113,6 +115,8 @@ class _Source:
                     for text in _returned(maker) if maker else ():
                         yield Site(place, text)
                 yield Site(place, message)
+            if short in ASSEMBLED:
+                yield from _texts(tree, short)
             for node in ast.walk(tree):
                 if isinstance(node, ast.Yield):
                     # Generators list the parts of a message.
@@ -135,6 +139,21 @@ class _Source:
                             f'{short}:{node.lineno}',
                             template(text, known | values),
                         )
+
+
+def _texts(tree: ast.AST, short: str) -> Iterator[Site]:
+    """Every text of some words in a file, but for docstrings."""
+    nested = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.JoinedStr, ast.Expr))
+        for part in ast.iter_child_nodes(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.JoinedStr, ast.Constant)):
+            text = template(node, {})
+            if node not in nested and len(text.split()) > 3:
+                yield Site(f'{short}:{node.lineno}', text)
 
 
 def _called(node: ast.expr) -> str:
