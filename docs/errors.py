@@ -152,7 +152,11 @@ def _texts(tree: ast.AST, short: str) -> Iterator[Site]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.JoinedStr, ast.Constant)):
             text = template(node, {})
-            if node not in nested and len(text.split()) > 3:
+            if (
+                node not in nested
+                and len(text.split()) > 3
+                and not text.startswith(':')
+            ):
                 yield Site(f'{short}:{node.lineno}', text)
 
 
@@ -200,7 +204,7 @@ def matches(key: str, message: str) -> bool:
 def shown(block: str, found: list[Site]) -> str:
     """A block of keys as the messages that they stand for."""
     lines = [
-        ' '.join(site.message.split())
+        re.sub(f'{ANY}+', ANY, ' '.join(site.message.split()))
         for key in block.splitlines()
         for site in found
         if key.strip() and matches(key.strip(), site.message)
