@@ -42,6 +42,7 @@ setup(
     license='Apache-2.0',
     keywords='attention, ECA, SE, CBAM, object detection, MMDetection',
     packages=find_packages(include=['mmdet_attn', 'mmdet_attn.*']),
+    package_data={'mmdet_attn.look': ['*.j2']},
     python_requires='>=3.10',
     # Neither stack is named here: they share import names and would
     # overwrite each other. The extras name them.

@@ -12,7 +12,7 @@ from mmengine.config import Config, DictAction
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import leave_group, prepare_launch
-from mmdet_attn.weights import torchvision
+from mmdet_attn.weights import load
 
 STACK_HINT = (
     'run make demo in a clone of mmdet_attn, which sets up everything; by '
@@ -137,7 +137,7 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     if not Path(args.config).is_file():
         raise InputError(f'{args.config}: no such config.')
     require_stack()
-    torchvision.register()
+    load.register(args.trust_checkpoint)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     if args.cfg_options:

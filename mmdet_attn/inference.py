@@ -1,5 +1,6 @@
-"""What the tools that look at images share: images and detectors."""
+"""What the tools that look at images share: arguments, images, detectors."""
 
+import argparse
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,10 +10,51 @@ import torch
 
 from mmdet_attn.cli import require_stack
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
-from mmdet_attn.weights.strict import load_strictly
+from mmdet_attn.weights.fit import load_strictly
+from mmdet_attn.weights.load import read_ahead, state_dict_of
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+def image_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the arguments of a tool that looks at images."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument(
+        'images', nargs='+', help='image files, or folders of images'
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='draw detections from this score on',
+    )
+    parser.add_argument(
+        '--device',
+        help='such as cpu or cuda:0; the best there is if left out',
+    )
+    parser.add_argument(
+        '--non-strict',
+        action='store_true',
+        help='go on although the checkpoint does not fit the config',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let the checkpoint run code of its own while loading; only for '
+        'files whose author you know',
+    )
+    return parser
+
+
+def check_score_thr(value: float) -> None:
+    """Refuse a `--score-thr` that is no score."""
+    if not 0 <= value <= 1:
+        raise InputError(f'--score-thr must be between 0 and 1, got {value}.')
 
 
 def collect_images(names: Iterable[str], out_flag: str) -> list[str]:
@@ -61,13 +103,13 @@ def load_inferencer(
     Args:
         config: A config file.
         checkpoint: A file or address.
-        device: Such as ``'cpu'``; None is the best there is.
+        device: Such as `'cpu'`; None is the best there is.
         trust: Whether the checkpoint may run code of its own.
         strict: Whether it must fit the config.
 
     Raises:
         InputError: Config, checkpoint or device is missing or cannot be used,
-            or, if strict, the weights do not fit.
+            or the weights do not fit and must.
     """
     if not Path(config).is_file():
         raise InputError(f'{config}: no such config.')
@@ -81,7 +123,7 @@ def load_inferencer(
                 f'--device {device} cannot be used here ({reason}); leave it '
                 'out for the best there is.'
             ) from None
-    content = read_checkpoint(checkpoint, trust)
+    content = read_ahead(checkpoint, trust)
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(config, checkpoint, device)

@@ -13,18 +13,24 @@ from mmdet_attn.errors import InputError
 class AttentionNeck(BaseModule):
     """One attention module for each level, as an element of a neck list.
 
-    ``neck=[dict(type='FPN', ...), dict(type='mmdet_attn.AttentionNeck',
-    in_channels=[256] * 5, plugin=dict(type='mmdet_attn.SE'))]`` stands behind
-    an FPN; in front of it ``in_channels`` are those of the backbone. Maps of
-    ``(N, C, H, W)`` keep their shapes.
+    Behind an FPN it is the second element of the list:
+
+    ```python
+    neck=[dict(type='FPN', ...),
+          dict(type='mmdet_attn.AttentionNeck', in_channels=[256] * 5,
+               plugin=dict(type='mmdet_attn.SE'))]
+    ```
+
+    In front of an FPN, `in_channels` are those of the backbone. Maps
+    `(N, C, H, W)` keep their shapes.
 
     Args:
-        in_channels: C of each level.
-        plugin: Type and arguments of the module; each level has its own.
+        in_channels: The number of channels $C$ of each level.
+        plugin: Type and arguments of the module. Each level has its own.
         init_cfg: As of any MM module.
 
     Raises:
-        ValueError: ``in_channels`` is empty; at forward, another number of
+        InputError: `in_channels` is empty. In `forward`: another number of
             levels.
     """
 
@@ -46,6 +52,7 @@ class AttentionNeck(BaseModule):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """From maps `(N, C, H, W)`, one of each level, to the same shapes."""
         if len(inputs) != len(self.levels):
             raise InputError(
                 f'AttentionNeck: in_channels has {len(self.levels)} levels, '

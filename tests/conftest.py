@@ -1,16 +1,24 @@
 """What several test files share."""
 
 import contextlib
+import copy
+import functools
 import io
 import os
+import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
 import torch
+from filelock import FileLock
+from mmengine.config import Config
+from mmengine.config import utils as config_utils
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
@@ -22,7 +30,22 @@ NO_WORKERS = [
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
 
+# The detector of `trained`: the demo's, and how it becomes a quick one.
+DEMO = 'configs/demo/faster_rcnn_r50_eca_shapes.py'
+QUICK = [
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=2',
+    *NO_WORKERS,
+    # Detections of an untrained head have low scores; AP must not be zero.
+    'model.test_cfg.rcnn.score_thr=0.0',
+    'default_hooks.logger.interval=1',
+]
+
 torch.set_num_threads(1)
+
+# For every base 'mmdet::...' mmengine reads a hundred metafiles of mmdet:
+# five sixths of the time in which it reads a config.
+config_utils.load = functools.cache(config_utils.load)
 
 
 def need_shared(name: str) -> Path:
@@ -31,6 +54,16 @@ def need_shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f'needs the data set {name} in ../shared/data')
     return folder
+
+
+@functools.cache
+def _read_config(name: str) -> Config:
+    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+
+
+def load_config(name: str) -> Config:
+    """A copy of a config of configs/, which is read once."""
+    return copy.deepcopy(_read_config(name))
 
 
 def run_tool(*command, ok=True, **env) -> str:
@@ -85,6 +118,37 @@ def run_here(*command) -> tuple[int, str]:
     return code, stream.getvalue()
 
 
+def user_error(*command, process=False) -> str:
+    """The one message of a command that must fail on bad input.
+
+    Scripts run in this process, which need not import everything again;
+    `process` is for those that come as far as a runner.
+    """
+    command = [str(part) for part in command]
+    if process or not command[0].endswith('.py'):
+        output = run_tool(*command, ok=False)
+        assert 'Traceback' not in output, output[-3000:]
+        return output
+    code, output = run_here(*command)
+    assert code == 2, output
+    return output
+
+
+def quick_options(data, work) -> list:
+    """Options of a quick training or test; --cfg-options may follow."""
+    options = ['--data-root', data, '--work-dir', work]
+    return [*options, '--cfg-options', *QUICK]
+
+
+def box_ap(output: str) -> str:
+    """The last box AP that a tool printed."""
+    return re.findall(r'coco/bbox_mAP: ([-\d.]+)', output)[-1]
+
+
+def last_checkpoint(work: Path) -> Path:
+    return Path((work / 'last_checkpoint').read_text().strip())
+
+
 @pytest.fixture(autouse=True)
 def own_environment():
     """What a test decides about loading ends with it."""
@@ -92,11 +156,51 @@ def own_environment():
         yield
 
 
+def once_per_run(factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker of xdist makes for all."""
+    base = factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f'{name}.done'
+    with FileLock(base / f'{name}.lock'):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory) -> Path:
-    """A very small shapes set."""
+    """A very small shapes set. Shared: copy it before a change."""
     from mmdet_attn.datasets.shapes import make_shapes
 
-    root = tmp_path_factory.mktemp('data') / 'shapes'
-    make_shapes(root, train=8, val=4, size=96)
-    return root
+    return once_per_run(
+        tmp_path_factory,
+        'shapes',
+        lambda folder: make_shapes(folder, train=8, val=4, size=96),
+    )
+
+
+class Training(NamedTuple):
+    """A training that has ended. Shared: copy `work` before a change."""
+
+    config: str
+    data: Path
+    work: Path
+    checkpoint: Path
+    log: str
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, shapes) -> Training:
+    """The demo's detector after two epochs in two processes."""
+
+    def train(folder):
+        options = quick_options(shapes, folder / 'work')
+        log = run_tool('tools/dist_train.sh', DEMO, 2, *options)
+        (folder / 'log').write_text(log)
+
+    folder = once_per_run(tmp_path_factory, 'trained', train)
+    work = folder / 'work'
+    log = (folder / 'log').read_text()
+    return Training(DEMO, shapes, work, last_checkpoint(work), log)

@@ -1,5 +1,6 @@
 """Official checkpoints as key and shape, written down from their networks."""
 
+import functools
 import math
 
 import torch
@@ -113,6 +114,7 @@ def fca(place, c, planes, _):
     }
 
 
+@functools.cache
 def dct(channels, size):
     """The authors' buffer, by its formula."""
     us = (0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2)
@@ -257,12 +259,16 @@ def coordatt_block(name, channels, hidden, out, expands):
 
 
 def fill(keys):
-    """A state dict in which each tensor has a value of its own."""
+    """A state dict in which each tensor has a value of its own.
+
+    Elements of a tensor share their memory: the dicts are small, and a
+    converter that writes into them fails.
+    """
     state = {}
     for value, (key, shape) in enumerate(keys.items(), 1):
         counter = key.endswith('num_batches_tracked')
         kind = torch.long if counter else torch.float
-        state[key] = torch.full(shape, value, dtype=kind)
+        state[key] = torch.tensor(value, dtype=kind).expand(shape)
         if key.endswith('dct_layer.weight'):
             state[key] = dct(shape[0], shape[1])
     return state

@@ -1,13 +1,9 @@
-"""Attention maps: figures, heat maps, the page, and the tool as a whole."""
+"""Attention maps: heat maps, figures, the page, and the tool as a whole."""
 
 import base64
 import io
 import json
 import re
-import shutil
-import subprocess
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,48 +18,35 @@ from torch import nn
 from mmdet_attn import GC, SE, Gate
 from mmdet_attn.errors import InputError
 from mmdet_attn.inference import load_inferencer
-from mmdet_attn.look.gate_plots import (
-    curves,
-    plot_alphas,
-    plot_channels,
-)
-from mmdet_attn.look.gate_views import (
-    NO_GATE,
-    REGIONS,
-    GateView,
-    Look,
-    attention_of,
-    by_stage,
-    gate_views,
-    look_at,
-    stage_of,
-)
-from mmdet_attn.look.gates import Seen, record_gates, summarise
+from mmdet_attn.look.gates import GateMap, record_gates, summarise
 from mmdet_attn.look.heat_maps import (
     Geometry,
     colour_range,
     enlarge,
     overlay,
 )
-from mmdet_attn.look.image_groups import (
-    curve_groups,
-    curves_sentence,
-    images_by_class,
+from mmdet_attn.look.image_groups import curve_groups, images_by_class
+from mmdet_attn.look.page import attention_maps, render
+from mmdet_attn.look.plots import plot_alphas, plot_channels
+from mmdet_attn.look.views import (
+    NO_GATE,
+    REGIONS,
+    GateView,
+    Look,
+    attention_of,
+    gate_views,
+    look_at,
+    stage_of,
 )
-from mmdet_attn.look.page import (
-    Content,
-    Picture,
-    Row,
-    Stage,
-    data_uri,
-    render_page,
-)
-from mmdet_attn.look.report import attention_maps
 
 TOOL = 'tools/analysis_tools/visualize_attention.py'
-MAGENTA = (230, 20, 220)
 MEAN = (124, 116, 104)  # of the data preprocessor: features are zero there
 SHAPE = (60, 100)
+GATES = [
+    f'backbone.layer{stage}.1.{gate}'
+    for stage in (1, 2)
+    for gate in ('cbam.spatial', 'scse')
+]
 
 
 @MODELS.register_module()
@@ -104,7 +87,7 @@ def plugin(kind, position='after_block', **options):
     return dict(cfg=cfg, position=position, **options)
 
 
-def paint(file, shape=SHAPE, colour=MAGENTA, corner=None):
+def paint(file, shape=SHAPE, colour=(230, 20, 220), corner=None):
     image = np.full((*shape, 3), colour, np.uint8)
     if corner:
         image[-16:, -16:] = corner
@@ -128,30 +111,26 @@ def detector(tmp_path_factory):
     images = folder / 'images'
     images.mkdir()
     paint(images / 'a<b>.png')
-    paint(images / 'tall.jpg', (90, 70))
+    paint(images / 'tall.jpg', (330, 110))
     return *files, images
 
 
-def seen(channels=None, plane=None, size=(4, 4), batch=1):
-    values = channels if channels is not None else plane
-    values = np.zeros(1) if values is None else np.asarray(values)
-    return Seen(
-        None if channels is None else np.asarray(channels),
-        None if plane is None else np.asarray(plane),
-        (len(values), 1, 1),
-        size,
-        float(values.min()),
-        float(values.mean()),
-        float(values.max()),
-        batch,
-    )
+@pytest.fixture(scope='module')
+def inferencer(detector):
+    return load_inferencer(*detector[:2], 'cpu')
+
+
+def gate_map(channels):
+    values = np.asarray(channels)
+    numbers = float(values.min()), float(values.mean()), float(values.max())
+    return GateMap(values, None, (len(values), 1, 1), (4, 4), *numbers, 1)
 
 
 def view(name, weights=((0.0, 1.0),), alpha=None, kind='SE'):
-    return GateView(name, kind, alpha, 4, [seen(row) for row in weights])
+    return GateView(name, kind, alpha, 4, [gate_map(row) for row in weights])
 
 
-# --- geometry -------------------------------------------------------------
+# --- heat maps ------------------------------------------------------------
 
 
 def test_geometry_of_pipelines():
@@ -168,23 +147,15 @@ def test_geometry_of_pipelines():
 
 def test_corner_stays_in_its_corner():
     """The last cells before the padding, in an image twice the size."""
-    geometry = Geometry((120, 200), (60, 100), (64, 128))
     plane = np.zeros((16, 32))
     plane[12:15, 22:25] = 1
     plane[15:] = plane[:, 25:] = -5  # padding: must show nowhere
-    values = enlarge(plane, geometry)
+    values = enlarge(plane, Geometry((120, 200), (60, 100), (64, 128)))
     assert values.shape == (120, 200)
     assert values[-16:, -16:].min() > 0.9
     assert values.min() == 0
-    rest = values.copy()
-    rest[-30:, -30:] = 0
-    assert rest.max() == 0
-    drawn = overlay(
-        np.full((120, 200, 3), 255, np.uint8), np.clip(values, 0, 1)
-    )
-    red, blue = drawn[-10, -10].astype(int), drawn[10, 10].astype(int)
-    assert red[0] > 150 > 50 > red[2]
-    assert blue[2] > 150 > 80 > blue[0]
+    values[-30:, -30:] = 0
+    assert values.max() == 0
 
 
 def test_a_cell_partly_of_padding():
@@ -211,7 +182,7 @@ def test_corner_through_the_detector(tmp_path):
         ('backbone.layer1.0.strength', 4),
         ('backbone.layer2.0.strength', 8),
     ]
-    values = enlarge(views[0].seen[0].plane, look.geometry)
+    values = enlarge(views[0].maps[0].plane, look.geometry)
     assert values.shape == SHAPE
     rows, columns = np.nonzero(values > 0.5 * values.max())
     assert rows.min() >= 60 - 16 - 6
@@ -219,6 +190,17 @@ def test_corner_through_the_detector(tmp_path):
     assert values[-16:, -16:].mean() > 0.3 * values.max()
     assert values[:30].max() < 0.05 * values.max()
     assert values[:, :60].max() < 0.05 * values.max()
+
+
+def test_overlay_is_red_where_g_is_greatest():
+    """The image shows through, as light and dark."""
+    image = np.full((2, 2, 3), 255, np.uint8)
+    image[1] = 0
+    light, dark = overlay(image, np.array([[0, 1], [0, 1]])).astype(int)
+    (blue, red) = light
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    assert (light > 2 * dark).all()
 
 
 def test_a_flat_map_has_one_colour():
@@ -231,25 +213,7 @@ def test_a_flat_map_has_one_colour():
     assert colour_range(np.array([0.2, 0.7])) == (0.2, 0.7)
 
 
-def test_the_image_shows_through():
-    image = np.zeros((2, 2, 3), np.uint8)
-    image[0] = 255
-    drawn = overlay(image, np.ones((2, 2))).astype(int)
-    assert (drawn[0] > 2 * drawn[1]).all()
-
-
 # --- figures --------------------------------------------------------------
-
-
-def test_curves_against_numpy():
-    weights = np.random.default_rng(0).random((5, 7))
-    data = curves(weights, [[0, 3], [4]])
-    np.testing.assert_allclose(data.mean, sum(weights) / 5)
-    variance = sum((row - data.mean) ** 2 for row in weights) / 5
-    np.testing.assert_allclose(data.spread, variance**0.5)
-    np.testing.assert_allclose(data.groups[0], (weights[0] + weights[3]) / 2)
-    np.testing.assert_array_equal(data.groups[1], weights[4])
-    assert curves(weights, []).groups.shape == (0, 7)
 
 
 @pytest.fixture
@@ -269,8 +233,7 @@ def test_channel_figure(figures, tmp_path):
     weights = np.random.default_rng(0).random((3, 6))
     views = [view(f'backbone.layer1.{i}.se', weights + i) for i in range(3)]
     groups = {'cat (2)': [0, 2], 'dog (1)': [1]}
-    file = plot_channels(views, groups, 'title', tmp_path / 'a.png')
-    assert min(Image.open(file).size) > 400
+    plot_channels(views, groups, 'title', tmp_path / 'a.png')
     axes = figures[0].axes
     assert len(axes) == 3
     for index, plot in enumerate(axes):
@@ -286,10 +249,7 @@ def test_channel_figure(figures, tmp_path):
             (weights.mean(0) + weights.std(0)).max() + index
         )
         assert plot.get_title(loc='left') == f'layer1.{index}.se'
-        assert plot.get_xlabel() == 'channel index'
-        assert plot.get_ylabel() == 'weight g'
-    (legend,) = figures[0].legends
-    assert len(legend.texts) == 4
+    assert len(figures[0].legends[0].texts) == 4
 
 
 def test_channel_figure_of_one_image(figures, tmp_path):
@@ -321,12 +281,11 @@ def test_alpha_figure(figures, tmp_path):
     assert points == {'SE': [[0, 0.1], [1, 0.2]], 'ECA': [[2, -0.3]]}
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks == ['layer1', 'layer2']
-    assert axes.get_ylabel() == 'alpha'
     assert plot_alphas(views[2:3], tmp_path / 'none.png') is None
     assert not (tmp_path / 'none.png').exists()
 
 
-# --- views ----------------------------------------------------------------
+# --- views and groups -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -365,10 +324,10 @@ def test_order_and_what_has_no_map():
                 network.get_submodule(name)(x)
         looks.append(Look('x.png', Geometry(*[(32, 32)] * 3), found))
     views, without = gate_views(network, looks)
-    assert [(v.name, v.stride) for v in views] == [
-        ('neck.se-run1', 4),
-        ('neck.se-run2', 8),
-        ('backbone.one', 4),
+    assert [(v.name, v.stage, v.stride) for v in views] == [
+        ('neck.se-run1', 'neck', 4),
+        ('neck.se-run2', 'neck', 8),
+        ('backbone.one', 'backbone', 4),
     ]
     assert without == {
         'neck.rois': REGIONS,
@@ -376,19 +335,21 @@ def test_order_and_what_has_no_map():
         'roi_head.gc': REGIONS,
         'backbone.gc': NO_GATE,
     }
-    assert {k: len(v) for k, v in by_stage(views).items()} == {
-        'neck': 2,
-        'backbone': 1,
-    }
-    assert views[2].weights.shape == (2, 8)
+
+
+def test_numbers_of_a_view():
+    weights = np.array([[0.2, 0.6], [0.4, 1.0]])
+    found = view('se', weights, alpha=-0.5)
+    np.testing.assert_array_equal(found.weights, weights)
+    assert (found.low, found.mean, found.high) == pytest.approx((0.2, 0.55, 1))
+    assert found.factor == pytest.approx((1.0, 1.4))
+    assert found.spread == pytest.approx((0.1 + 0.2) / 2)
+    assert view('se').factor is view('se').spread is None
 
 
 def test_no_attention_is_refused():
     with pytest.raises(InputError, match='Conv2d has no attention to look at'):
         attention_of(nn.Conv2d(1, 1, 1))
-
-
-# --- groups ---------------------------------------------------------------
 
 
 def coco(file, names=('a.png', 'b.png', 'c.png'), objects=((1, 7), (2, 7))):
@@ -410,6 +371,10 @@ def test_images_by_class(tmp_path):
         'eel (2 images)': [0, 1],
         'dog (1 image)': [1],
     }
+    many = {f'class {i}': [i] for i in range(9)}
+    assert list(curve_groups(many, many).values()) == [[i] for i in range(8)]
+    assert list(curve_groups(['x/a', 'x/b'], None)) == ['a', 'b']
+    assert curve_groups(many, None) == {}
 
 
 def test_bad_annotations(tmp_path):
@@ -430,196 +395,134 @@ def test_bad_annotations(tmp_path):
         images_by_class(tmp_path / 'none.json', ['a.png'])
 
 
-def test_curves_are_few():
-    images = [f'{i}.png' for i in range(9)]
-    assert curve_groups(images, None) == {}
-    assert len(curve_groups(images[:8], None)) == 8
-    assert 'for each image' in curves_sentence(images[:8], None)
-    assert 'mean and spread' in curves_sentence(images, None)
-    many = {f'class {i}': [i] for i in range(9)}
-    assert len(curve_groups(images, many)) == 8
-    assert 'the 8 most frequent' in curves_sentence(images, many)
-
-
 # --- page -----------------------------------------------------------------
 
 
 def embedded(page):
-    """Every image of a page, decoded; all must be in the page itself."""
+    """Sizes of the images of a page; all must be in the page itself."""
     sources = re.findall(r'<img\b[^>]*?\bsrc="([^"]*)"', page, re.DOTALL)
     assert len(sources) == page.count('<img')
-    images = []
+    sizes = []
     for source in sources:
         kind, data = re.fullmatch(
             r'data:image/(png|jpeg);base64,(.+)', source
         ).groups()
         image = Image.open(io.BytesIO(base64.b64decode(data)))
         assert image.format == kind.upper()
-        images.append(np.asarray(image.convert('RGB')))
-    return images
-
-
-def check_self_contained(page):
+        sizes.append(image.size)
     text = re.sub(r'base64,[^"]+', '', page)
-    assert 'http' not in text
-    for word in ('<script', '<link', '<iframe', '@import', 'url('):
+    for word in ('http', '<script', '<link', '<iframe', '@import', 'url('):
         assert word not in text
+    return sizes
+
+
+def content(**changes):
+    """A page with one stage of one gate, and nothing else."""
+    one = view('se')
+    stage = dict(name='layer1', views=[one], channels=None, heat_maps={})
+    nothing = {key: {} for key in ('attention', 'groups', 'without')}
+    nothing |= dict(detections=[], alphas=None, classes=0)
+    numbers = dict(images=1, shown=8, score_thr=0.3)
+    page = dict(facts=[('config', 'x')], views=[one], stages=[stage])
+    return nothing | numbers | page | changes
 
 
 def test_page_escapes_names():
     name = '<x>&.png'
-    picture = Picture(data_uri(np.zeros((2, 2, 3), np.uint8)), name, name)
-    stage = Stage(name, name, [(name,) * 10], picture, [Row(name, [picture])])
-    facts, without = [(name, name)], [(name, name)]
-    page = render_page(
-        Content(facts, [picture], 0.3, picture, [stage], without, name)
+    one = view(name, alpha=0.5, kind=name)
+    heat_map = dict(view=one, size=(1, 1), low=0, high=1, picture=name)
+    stage = dict(name=name, views=[one], channels=name)
+    page = render(
+        **content(
+            facts=[(name, name)],
+            attention={name: 1},
+            detections=[dict(image=name, objects=1, picture=name)],
+            views=[one],
+            alphas=name,
+            stages=[stage | dict(heat_maps={name: [heat_map]})],
+            without={(name, name, name): 1},
+        )
     )
     assert '<x>' not in page
     assert page.count('&lt;x&gt;&amp;.png') > 20
-    assert len(embedded(page)) == 4
-    check_self_contained(page)
 
 
-def test_empty_columns_are_left_out():
-    line = ('se', 'SE', '8 x 1 x 1', '4', '', '0.1', '0.2', '0.3', '', '')
-    stage = Stage('s', 'x', [line], None, [])
-    content = Content([('config', 'x')], [], 0.3, None, [stage], [], '')
-    page = render_page(content)
+def test_page_leaves_out_what_is_empty():
+    page = render(**content())
     assert '>mean</th>' in page
     for absent in ('alpha', 'factor', 'std over images', 'Heat maps'):
         assert absent not in page
-    assert 'Alpha by depth' not in page
+    page = render(**content(views=[], stages=[]))
+    assert 'Gates by stage' not in page
 
 
-def test_pictures_are_shrunk():
-    uri = data_uri(np.zeros((300, 600, 3), np.uint8), 150)
-    data = base64.b64decode(uri.partition(',')[2])
-    assert Image.open(io.BytesIO(data)).size == (150, 75)
+@pytest.mark.parametrize(
+    ('classes', 'groups', 'expected'),
+    [
+        (0, {'x.png': [0]}, 'one coloured curve for each image'),
+        (0, {}, 'mean and spread over the images'),
+        (1, {'dog': [0]}, 'one coloured curve for each class,'),
+        (9, {'dog': [0]}, 'each class (the 1 most frequent)'),
+    ],
+)
+def test_page_explains_its_curves(classes, groups, expected):
+    stage = content()['stages'][0] | dict(channels='uri')
+    page = render(**content(stages=[stage], classes=classes, groups=groups))
+    assert expected in ' '.join(page.split())
 
 
 # --- all of it ------------------------------------------------------------
 
 
-@pytest.fixture(scope='module')
-def report(detector, tmp_path_factory):
-    """The tool's folder and output, for two images by class."""
+def test_tool(detector, tmp_path):
+    """Every PNG, and a page that says everything, for two images by class."""
     config, checkpoint, images = detector
-    folder = tmp_path_factory.mktemp('report')
-    ann = coco(folder / 'ann.json', ('a<b>.png', 'tall.jpg'), [(1, 3), (2, 3)])
+    out = tmp_path / 'out'
+    names = ('a<b>.png', 'tall.jpg')
+    ann = coco(tmp_path / 'ann.json', names, [(1, 3), (2, 3)])
     code, output = run_here(
-        *[TOOL, config, checkpoint, images, '--out', folder / 'out'],
-        *['--ann', ann],
+        TOOL, config, checkpoint, images, '--out', out, '--ann', ann
     )
     assert code == 0, output
-    return folder / 'out', output
-
-
-def test_report_has_every_png(report):
-    out, output = report
     assert '2 images: open' in output
-    assert 'looking at images' in output
-    files = {str(file.relative_to(out)) for file in out.rglob('*.png')}
-    gates = [
-        f'backbone.layer{stage}.1.{gate}'
-        for stage in (1, 2)
-        for gate in ('cbam.spatial', 'scse')
-    ]
-    assert files == {
+    files = {str(file.relative_to(out)): file for file in out.rglob('*.png')}
+    sizes = {'a<b>': (100, 60), 'tall': (110, 330)}
+    pictures = {
+        f'{folder}.png': size
+        for name, size in sizes.items()
+        for folder in (
+            f'detections/{name}',
+            *(f'heat_maps/{name}/{gate}' for gate in GATES),
+        )
+    }
+    assert files.keys() == pictures.keys() | {
         'alpha.png',
         'channel_weights/backbone.layer1.png',
         'channel_weights/backbone.layer2.png',
-        *(f'detections/{name}.png' for name in ('a<b>', 'tall')),
-        *(
-            f'heat_maps/{name}/{gate}.png'
-            for name in ('a<b>', 'tall')
-            for gate in gates
-        ),
     }
-    for file in files:
-        size = Image.open(out / file).size
-        if 'a<b>' in file:
-            assert size == (100, 60)
-        if 'tall' in file:
-            assert size == (70, 90)
-
-
-def test_report_says_everything(report):
-    out, _ = report
+    for name, size in pictures.items():
+        assert Image.open(files[name]).size == size
     page = (out / 'index.html').read_text()
-    check_self_contained(page)
-    assert len(embedded(page)) == 2 + 1 + 2 + 2 * 4
+    embeds = embedded(page)
+    assert len(embeds) == 2 + 1 + 2 + 2 * 4
+    assert embeds.count((100, 300)) == 4  # heat maps, shrunk for the page
     for text in (
         '<dd>MaskRCNN</dd>',
         '<dd>2 x CBAM, 2 x SCSE, 4 x GC</dd>',
         '<td>backbone.layer1.1.cbam.channel</td><td>ChannelGate</td>'
-        '<td>16 x 1 x 1</td><td>4</td><td>-0.250</td>',
+        ' <td>16 x 1 x 1</td><td>4</td> <td>-0.250</td>',
         '<td>backbone.layer2.1.scse</td><td>SCSE</td>',
-        'GC backbone.layer3.*.gc (2)',
-        NO_GATE,
+        f'<dt>GC backbone.layer3.*.gc (2)</dt><dd>{NO_GATE}</dd>',
         'one coloured curve for each class',
         'a&lt;b&gt;.png',
         # A fresh CBAM: 0.5 everywhere, switched on to -0.25.
-        '<td>0.500</td><td>0.500</td><td>0.500</td><td>1.125 to 1.125</td>',
+        '<td>0.500</td><td>0.500</td> <td>0.500</td> <td>1.125 to 1.125</td>',
     ):
-        assert text in page, text
+        assert text in ' '.join(page.split()), text
 
 
-def colours_of(image):
-    """How many pixels have each colour, in steps of 32."""
-    parts = image.reshape(-1, 3) // 32
-    codes = parts @ np.array([64, 8, 1])
-    return Counter(
-        dict(zip(*np.unique(codes, return_counts=True), strict=True))
-    )
-
-
-def dominant(image):
-    """The most frequent of its colours."""
-    counts = colours_of(image)
-    return max(counts, key=counts.get)
-
-
-def test_report_in_a_browser(report, tmp_path):
-    """It is not blank, and every picture is there to be seen."""
-    names = ('chromium', 'chromium-browser', 'google-chrome')
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip(f'needs one of {", ".join(names)}')
-    page = report[0] / 'index.html'
-    screen = tmp_path / 'screen.png'
-    subprocess.run(
-        [
-            *[browser, '--headless', '--no-sandbox', '--disable-gpu'],
-            *['--no-first-run', '--disable-background-networking'],
-            *['--disable-component-update', '--disable-sync'],
-            *['--disable-quic', '--hide-scrollbars'],
-            f'--user-data-dir={tmp_path / "profile"}',
-            '--window-size=1200,6000',
-            f'--screenshot={screen}',
-            page.as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    shot = np.asarray(Image.open(screen).convert('RGB'))
-    assert shot.shape[:2] == (6000, 1200)
-    found = colours_of(shot)
-    colours = {dominant(image) for image in embedded(page.read_text())}
-    white, magenta = np.array([[255, 255, 255]]), np.array([MAGENTA])
-    assert dominant(magenta) in colours
-    # The heat maps have others.
-    assert len(colours - {dominant(white), dominant(magenta)}) >= 1
-    for colour in colours:
-        assert found[colour] > 5000, colour
-    dark = (shot.mean(2) < 100).mean(1)
-    assert (dark > 0).mean() > 0.1  # text and plots on many lines
-
-
-def test_recording_changes_no_detection(detector):
-    config, checkpoint, images = detector
-    inferencer = load_inferencer(config, checkpoint, 'cpu')
-    path = str(images / 'tall.jpg')
+def test_recording_changes_no_detection(detector, inferencer):
+    path = str(detector[2] / 'tall.jpg')
     _, plain = look_at(inferencer, path)
     ((_, data),) = inferencer.preprocess([path])
     (without,) = inferencer.forward(data)
@@ -630,40 +533,20 @@ def test_recording_changes_no_detection(detector):
     assert len(plain.pred_instances) > 0
 
 
-def test_only_modules_that_add(tmp_path):
-    config, checkpoint = make_detector(
-        tmp_path, [plugin('mmdet_attn.GC', blocks=(0,))]
-    )
-    inferencer = load_inferencer(config, checkpoint, 'cpu')
-    image = paint(tmp_path / 'x.png')
-    file = attention_maps(inferencer, [image], tmp_path / 'out', shown=1)
+def test_more_images_than_are_shown(inferencer, tmp_path):
+    paths = [paint(tmp_path / f'{i}.png') for i in range(3)]
+    out = tmp_path / 'out'
+    file = attention_maps(inferencer, paths, out, shown=1, score_thr=0.0)
     page = file.read_text()
-    assert 'GC backbone.layer4.*.gc (1)' in page
-    assert 'Gates by stage' not in page
-    assert len(embedded(page)) == 1
-
-
-def test_more_images_than_are_shown(detector, tmp_path):
-    config, checkpoint, images = detector
-    paths = [
-        shutil.copy(images / 'tall.jpg', tmp_path / f'{i}.jpg')
-        for i in range(3)
-    ]
-    inferencer = load_inferencer(config, checkpoint, 'cpu')
-    file = attention_maps(
-        inferencer, paths, tmp_path / 'out', shown=1, score_thr=0.0
-    )
-    page = file.read_text()
-    _, sample = look_at(inferencer, str(paths[0]))
+    _, sample = look_at(inferencer, paths[0])
     count = len(sample.pred_instances)
     assert count > 1
-    assert f'0.jpg <span>{count} objects</span>' in page
-    drawn = np.asarray(Image.open(tmp_path / 'out/detections/0.png'))
-    plain = np.asarray(Image.open(paths[0]))
-    assert (np.abs(drawn.astype(int) - plain).max(2) > 60).mean() > 0.1
-    assert '3 in the channel weights; detections and heat maps of the' in page
+    assert f'0.png <span>{count} objects</span>' in page
+    drawn = np.asarray(Image.open(out / 'detections/0.png'))
+    assert (drawn != np.asarray(Image.open(paths[0]))).any()
+    assert '3 in the channel weights; detections and heat maps of' in page
     assert len(embedded(page)) == 1 + 1 + 2 + 4
-    assert [p.name for p in (tmp_path / 'out/heat_maps').iterdir()] == ['0']
+    assert [p.name for p in (out / 'heat_maps').iterdir()] == ['0']
 
 
 def test_bad_input(detector, tmp_path):
@@ -676,23 +559,23 @@ def test_bad_input(detector, tmp_path):
     plain.mkdir()
     plain_config, plain_checkpoint = make_detector(plain, None)
     for arguments, expected in (
-        ((config, checkpoint, 'no.png'), 'no.png: no such image or folder'),
+        ((config, checkpoint, 'no.png'), 'no.png: no such image'),
         ((config, checkpoint, tmp_path / 'folder'), 'holds no images'),
         ((config, checkpoint, image, image), 'another --out'),
-        ((config, checkpoint, image, '--out', image), 'is a file: give a f'),
-        ((config, checkpoint, image, '--shown', 0), '--shown must be 1 or'),
+        ((config, checkpoint, image, '--out', image), 'is a file'),
+        ((config, checkpoint, image, '--shown', 0), '--shown must be 1'),
         ((config, checkpoint, image, '--score-thr', 2), 'between 0 and 1'),
-        ((config, checkpoint, image, '--ann', 'no.json'), '--ann no.json is'),
-        ((config, checkpoint, image, '--device', 'tpu9'), '--device tpu9 ca'),
-        (('no.py', checkpoint, image), 'no.py: no such config'),
-        ((config, 'no.pth', image), 'no.pth: no such checkpoint'),
-        ((plain_config, plain_checkpoint, image), 'has no attention to look'),
-        ((config, plain_checkpoint, image), 'trained without the plugin cbam'),
-        ((config, checkpoint, tmp_path / 'empty.png'), 'empty.png cannot be'),
-        ((config, checkpoint, tmp_path / 'text.png'), 'text.png cannot be r'),
+        ((config, checkpoint, image, '--ann', 'no.json'), '--ann no.json'),
+        ((config, checkpoint, image, '--device', 'tpu9'), '--device tpu9'),
+        (('no.py', checkpoint, image), 'no.py: no such'),
+        ((config, 'no.pth', image), 'no.pth: no such'),
+        ((plain_config, plain_checkpoint, image), 'no attention to look at'),
+        ((config, plain_checkpoint, image), 'cbam'),
+        ((config, checkpoint, tmp_path / 'empty.png'), 'empty.png'),
+        ((config, checkpoint, tmp_path / 'text.png'), 'text.png'),
     ):
         out = [] if '--out' in arguments else ['--out', tmp_path / 'out']
         code, output = run_here(TOOL, *arguments, *out)
         assert code == 2, output
         assert expected in output, output
-    assert not Path(tmp_path / 'out').exists()
+    assert not (tmp_path / 'out').exists()

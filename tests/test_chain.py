@@ -6,29 +6,39 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import (
+    DEMO,
+    ROOT,
+    box_ap,
+    quick_options,
+    run_here,
+    run_tool,
+    user_error,
+)
 from mmengine.config import Config
-from test_tools import CONFIG, box_ap, last_checkpoint, on, user_error
+from mmengine.logging import HistoryBuffer
+from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.files import check_output, write_checkpoint
-from mmdet_attn.weights.publish import publish
+from mmdet_attn.weights.save import (
+    check_target,
+    write_checkpoint,
+)
 
-pytest_plugins = ['test_tools']
+PUBLISH = 'tools/model_converters/publish_model.py'
 
 
-@pytest.fixture
-def published(trained, tmp_path):
-    _, work, _ = trained
-    run_tool(
-        'tools/model_converters/publish_model.py',
-        last_checkpoint(work),
-        tmp_path / 'faster_rcnn_r50_eca_shapes.pth',
-    )
-    (file,) = tmp_path.glob('*.pth')
+@pytest.fixture(scope='module')
+def published(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('published')
+    target = folder / 'faster_rcnn_r50_eca_shapes.pth'
+    code, output = run_here(PUBLISH, trained.checkpoint, target)
+    assert code == 0, output
+    (file,) = folder.glob('*.pth')
     return file
 
 
+@pytest.mark.slow
 def test_published_checkpoint(trained, published):
     """Weights, config, classes, versions; loads safely; named by its hash."""
     digest = hashlib.sha256(published.read_bytes()).hexdigest()
@@ -41,23 +51,26 @@ def test_published_checkpoint(trained, published):
     assert {'mmdet_attn', 'torch', 'mmdet'} <= meta['versions'].keys()
     cfg = Config.fromstring(meta['cfg'], '.py')
     assert cfg.model.type == 'FasterRCNN'
-    original = torch.load(last_checkpoint(trained[1]), weights_only=False)
+    original = torch.load(trained.checkpoint, weights_only=False)
     assert content['state_dict'].keys() == original['state_dict'].keys()
     for key, value in original['state_dict'].items():
         assert torch.equal(content['state_dict'][key], value)
-    before = last_checkpoint(trained[1]).stat().st_size
+    before = trained.checkpoint.stat().st_size
     assert published.stat().st_size < before / 2
 
 
+@pytest.mark.slow
 def test_published_detector_tests_and_its_backbone_serves(
     trained, published, tmp_path
 ):
     """Same AP from the published file; its backbone in a RetinaNet."""
-    data, _, log = trained
     output = run_tool(
-        'tools/test.py', CONFIG, published, *on(data, tmp_path / 'test')
+        'tools/test.py',
+        DEMO,
+        published,
+        *quick_options(trained.data, tmp_path / 'test'),
     )
-    assert box_ap(output) == box_ap(log)
+    assert box_ap(output) == box_ap(trained.log)
 
     config = tmp_path / 'retinanet.py'
     config.write_text(
@@ -67,41 +80,66 @@ model = dict(backbone=dict(init_cfg=dict(_delete_=True,
     type='mmdet_attn.AttentionPretrained', checkpoint='{published}')))
 """
     )
-    output = run_tool('tools/train.py', config, *on(data, tmp_path / 'work'))
+    options = quick_options(trained.data, tmp_path / 'work')
+    output = run_tool('tools/train.py', config, *options)
     for stage, count in enumerate((3, 4, 6, 3), 1):
         assert f'layer{stage}.*.eca   {count}  loaded' in output
     assert re.search(r'Epoch\(train\) +\[2\]', output)
     wrong = 'model.backbone.plugins.0.cfg.kernel_size=7'
-    output = user_error(
-        'tools/train.py',
-        config,
-        *on(data, tmp_path / 'work'),
-        wrong,
-        process=True,
-    )
-    assert 'ECA kernels 3,5,5,7 by stage, the config 7,5,5,7' in output
+    code, output = run_here('tools/train.py', config, *options, wrong)
+    assert code == 2, output
+    assert 'stage 1 has 3, the config 7' in output
 
 
-def test_publish_refuses(trained, tmp_path):
-    source = last_checkpoint(trained[1])
-    output = user_error(
-        'tools/model_converters/publish_model.py', source, tmp_path / 'x.bin'
+def test_publish(tmp_path):
+    """What a training writes, made small."""
+    content = dict(
+        state_dict={'a': nn.Parameter(torch.ones(2))},
+        optimizer=dict(state=torch.ones(1000)),
+        message_hub=dict(log=HistoryBuffer([1.0], [1])),
+        meta=dict(
+            cfg='a = 1',
+            epoch=2,
+            iter=4,
+            seed=3,
+            time='now',
+            dataset_meta=dict(classes=('x',), palette=[(1, 2, 3)], more=4),
+        ),
     )
-    assert 'publish_model.py: error: OUTPUT must end in .pth' in output
-    there = tmp_path / 'there.pth'
+    source = tmp_path / 'epoch_2.pth'
+    torch.save(content, source)
+    code, output = run_here(PUBLISH, source, tmp_path / 'x.pth')
+    assert code == 0, output
+    (file,) = tmp_path.glob('x-*.pth')
+    assert str(file) in output
+    published = torch.load(file, weights_only=True)
+    assert published.keys() == {'state_dict', 'meta'}
+    assert torch.equal(published['state_dict']['a'], torch.ones(2))
+    meta = published['meta']
+    assert meta.pop('versions').keys() >= {'mmdet_attn', 'torch'}
+    assert meta == dict(
+        cfg='a = 1',
+        epoch=2,
+        iter=4,
+        dataset_meta=dict(classes=('x',), palette=[(1, 2, 3)]),
+    )
+
+
+def test_publish_refuses(tmp_path):
+    source, there = tmp_path / 'source.pth', tmp_path / 'there.pth'
+    torch.save(dict(state_dict={}, meta=dict(cfg='')), source)
     torch.save({'a': torch.ones(1)}, there)
-    for output, force, message in (
-        (tmp_path / 'no' / 'x.pth', False, 'in a folder that exists'),
-        (tmp_path, True, 'in a folder that exists'),
-        (there, False, 'there.pth exists: --force overwrites it'),
-        (source, True, 'is INPUT: give another name'),
+    for arguments, message in (
+        ((source, tmp_path / 'x.bin'), 'OUTPUT must end in .pth, got'),
+        ((source, tmp_path / 'no' / 'x.pth'), 'in a folder that exists'),
+        ((source, there), 'there.pth exists: --force overwrites it'),
+        ((source, source, '--force'), 'is INPUT: give another name'),
+        ((there, tmp_path / 'x.pth'), 'meta with cfg, and has a'),
     ):
-        with pytest.raises(InputError, match=message):
-            check_output(str(output), force, str(source))
-    check_output(str(there), True, str(source))
-    check_output(str(tmp_path / 'new.pth'), False, str(source))
-    with pytest.raises(InputError, match='meta with cfg, and has a'):
-        publish(torch.load(there))
+        assert message in user_error(PUBLISH, *arguments)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(InputError, match='in a folder that exists'):
+        check_target(str(tmp_path), True)
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path):

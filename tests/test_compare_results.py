@@ -1,29 +1,28 @@
 """Results of trainings beside the paper's, read from mmengine's logs."""
 
-import contextlib
-import copy
-import functools
 import json
 import math
 import re
-from time import sleep
+import shutil
 from unittest import mock
 
-import cv2
 import pytest
-from conftest import ROOT, run_here
-from mmengine.config import Config
-from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from torch import nn
+from conftest import (
+    DEMO,
+    ROOT,
+    box_ap,
+    load_config,
+    quick_options,
+    run_here,
+    run_tool,
+)
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.attention import kernel_sizes
 from mmdet_attn.study.results.compare import compare
 from mmdet_attn.study.results.curves import plot_comparison
 from mmdet_attn.study.results.logs import Run, read_runs
+from mmdet_attn.study.results.markdown import markdown
 from mmdet_attn.study.results.paper import (
     AP,
     FROM_GCNET,
@@ -33,10 +32,8 @@ from mmdet_attn.study.results.paper import (
     paper_gain,
 )
 from mmdet_attn.study.results.recipe import recipe
-from mmdet_attn.study.results.report import markdown
 from mmdet_attn.study.results.rows import identify
 from mmdet_attn.study.results.setup import facts
-from mmdet_attn.weights.safe import set_trust
 
 TOOL = 'tools/analysis_tools/compare_results.py'
 LENGTH = 6  # iterations in an epoch, logged every second one
@@ -46,15 +43,6 @@ LOADED = """\
   layer1.*.eca   3  {}
   layer2.*.eca   4  {}
 """
-
-
-@functools.cache
-def _load(name):
-    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
-
-
-def load(name):
-    return copy.deepcopy(_load(name))
 
 
 def write_run(
@@ -85,7 +73,7 @@ def write_run(
         loss: Losses by iteration where they are not 1.
         options: Changes to the config, with __ for a dot.
     """
-    cfg = load(config)
+    cfg = load_config(config)
     cfg.merge_from_dict(
         {key.replace('__', '.'): value for key, value in options.items()}
     )
@@ -103,16 +91,9 @@ def write_run(
         for done in range(2, LENGTH + 1, 2):
             step = (epoch - 1) * LENGTH + done
             value = (loss or {}).get(step, 1.0)
-            lines.append(
-                dict(
-                    lr=0.01,
-                    loss=value,
-                    loss_cls=value,
-                    epoch=epoch,
-                    iter=step,
-                    step=step,
-                )
-            )
+            losses = dict(loss=value, loss_cls=value)
+            place = dict(epoch=epoch, iter=step, step=step)
+            lines.append(dict(lr=0.01, **losses, **place))
             text.append(f'Epoch(train) [{epoch:2d}][{done}/{LENGTH}]  lr: 0.1')
         record = {}
         for kind, found in (('bbox', ap), ('segm', mask or {})):
@@ -199,9 +180,8 @@ def test_tables_are_consistent():
     masks = {n for n in TABLE_5 if n.startswith('mask')} | FROM_GCNET.keys()
     assert TABLE_6.keys() == masks
     assert paper_ap('faster_rcnn_r50', 'segm') is None
-    assert paper_ap(None, 'bbox') is None
-    assert paper_gain(None, 'bbox') is None
-    with pytest.raises(InputError, match="'bbox' or 'segm', got 'box'"):
+    assert paper_ap(None, 'bbox') is paper_gain(None, 'bbox') is None
+    with pytest.raises(InputError, match="got 'box'"):
         paper_ap('mask_rcnn_r50', 'box')
 
 
@@ -213,7 +193,7 @@ def test_tables_are_consistent():
 )
 def test_row_by_content(name):
     """Our configs are the paper's rows, and follow its recipe."""
-    cfg = load(name)
+    cfg = load_config(name)
     assert identify(cfg.model).row == name
     found = facts(cfg, Run(ROOT, processes=4, starts=frozenset({'loaded'})))
     differing = {
@@ -230,31 +210,25 @@ def test_row_by_content(name):
 
 
 @pytest.mark.parametrize(
-    ('name', 'title'),
+    ('name', 'said'),
     [
-        ('mask_rcnn_r18_eca', 'Mask R-CNN, ResNet-18 + ECA'),
-        ('mask_rcnn_x50', 'Mask R-CNN, ResNeXt-50 (groups=32, base_width=4)'),
+        ('mask_rcnn_r18_eca', 'ResNet-18 + ECA'),
+        ('mask_rcnn_x50', 'ResNeXt-50 (groups=32, base_width=4)'),
         ('faster_rcnn_r50_gc', 'Faster R-CNN, ResNet-50 + GC'),
-        ('faster_rcnn_r50_psaconv2d', 'Faster R-CNN, ResNet-50 + PSAConv2d'),
-        ('retinanet_mobilenetv2_eca', 'RetinaNet, MobileNetV2 + ECA'),
-        (
-            'yolox_s_eca',
-            'YOLOX, CSPDarknet (widen_factor=0.5, deepen_factor=0.33) + ECA',
-        ),
-        (
-            'demo/faster_rcnn_r50_eca_shapes',
-            'Faster R-CNN, ResNet-50 (base_channels=16) + ECA',
-        ),
+        ('faster_rcnn_r50_psaconv2d', 'PSAConv2d'),
+        ('retinanet_mobilenetv2_eca', 'MobileNetV2 + ECA'),
+        ('yolox_s_eca', 'widen_factor=0.5'),
+        ('demo/faster_rcnn_r50_eca_shapes', 'base_channels=16'),
     ],
 )
-def test_no_row(name, title):
-    found = identify(load(name).model)
+def test_no_row(name, said):
+    found = identify(load_config(name).model)
     assert found.row is None
-    assert found.title == title
+    assert said in found.title
 
 
 def test_row_takes_stock_modules_and_refuses_mixtures():
-    cfg = load('mask_rcnn_r50_gc')
+    cfg = load_config('mask_rcnn_r50_gc')
     cfg.model.backbone.plugins[0].cfg.type = 'ContextBlock'
     assert identify(cfg.model).row == 'mask_rcnn_r50_gc'
     cfg.model.backbone.plugins.append(
@@ -262,7 +236,7 @@ def test_row_takes_stock_modules_and_refuses_mixtures():
     )
     found = identify(cfg.model)
     assert (found.attention, found.row) == ('ContextBlock + SE', None)
-    cfg = load('faster_rcnn_r50_eca')
+    cfg = load_config('faster_rcnn_r50_eca')
     cfg.model.neck.type = 'PAFPN'
     assert identify(cfg.model).row is None
 
@@ -279,7 +253,7 @@ def test_row_takes_stock_modules_and_refuses_mixtures():
     ],
 )
 def test_kernel_sizes(name, sizes):
-    assert kernel_sizes(load(name).model) == sizes
+    assert kernel_sizes(load_config(name).model) == sizes
 
 
 @pytest.mark.parametrize(
@@ -301,64 +275,60 @@ def test_adaptive_kernel_sizes(depth, position, sizes):
 
 
 @pytest.mark.parametrize(
-    ('options', 'what', 'text'),
+    ('key', 'value', 'what', 'text'),
     [
-        ({'train_dataloader.batch_size': 4}, 'batch', '8 (2 x 4)'),
+        ('train_dataloader.batch_size', 4, 'batch', '8 (2 x 4)'),
+        ('optim_wrapper.accumulative_counts', 2, 'batch', '(2 x 2 x 2 steps)'),
+        ('optim_wrapper.optimizer.lr', 0.02, 'learning rate', '0.02'),
+        ('optim_wrapper.type', 'AmpOptimWrapper', 'precision', 'mixed'),
+        ('optim_wrapper.clip_grad', None, 'gradient clipping', 'none'),
         (
-            {'optim_wrapper.accumulative_counts': 2},
-            'batch',
-            '8 (2 x 2 x 2 steps)',
-        ),
-        ({'optim_wrapper.optimizer.lr': 0.02}, 'learning rate', '0.02'),
-        ({'optim_wrapper.type': 'AmpOptimWrapper'}, 'precision', 'mixed'),
-        ({'optim_wrapper.clip_grad': None}, 'gradient clipping', 'none'),
-        (
-            {'optim_wrapper.optimizer': dict(type='AdamW', betas=(0.9, 0.99))},
+            'optim_wrapper.optimizer',
+            dict(type='AdamW', betas=(0.9, 0.99)),
             'optimiser',
             'AdamW, betas=(0.9, 0.99), momentum=0.9, weight_decay=0.0001',
         ),
-        ({'train_cfg.max_epochs': 24}, 'schedule', '24 epochs, x 0.1 after'),
-        ({'param_scheduler.1.milestones': [16]}, 'schedule', 'after 16'),
-        ({'param_scheduler.0.start_factor': 0.001}, 'warm-up', 'from 0.001'),
-        ({'param_scheduler': []}, 'warm-up', 'none'),
-        ({'model.backbone.frozen_stages': 0}, 'frozen stages', 'the stem'),
-        ({'model.backbone.frozen_stages': -1}, 'frozen stages', 'none'),
-        ({'model.backbone.norm_eval': False}, 'norm', 'BN, learning'),
-        ({'model.backbone.norm_cfg.type': 'SyncBN'}, 'norm', 'SyncBN, fixed'),
-        ({'model.backbone.init_cfg': None}, 'weights', 'none'),
-        ({'load_from': 'coco.pth'}, 'detector loaded', 'coco.pth'),
+        ('train_cfg.max_epochs', 24, 'schedule', '24 epochs, x 0.1 after'),
+        ('param_scheduler.1.milestones', [16], 'schedule', 'after 16'),
+        ('param_scheduler.0.start_factor', 0.001, 'warm-up', 'from 0.001'),
+        ('param_scheduler', [], 'warm-up', 'none'),
+        ('model.backbone.frozen_stages', 0, 'frozen stages', 'the stem'),
+        ('model.backbone.frozen_stages', -1, 'frozen stages', 'none'),
+        ('model.backbone.norm_eval', False, 'norm', 'BN, learning'),
+        ('model.backbone.norm_cfg.type', 'SyncBN', 'norm', 'SyncBN, fixed'),
+        ('model.backbone.init_cfg', None, 'weights', 'none'),
+        ('load_from', 'coco.pth', 'detector loaded', 'coco.pth'),
         (
-            {'train_dataloader.dataset.pipeline.2.scale': (1000, 600)},
+            'train_dataloader.dataset.pipeline.2.scale',
+            (1000, 600),
             'image scale',
             '1000 x 600; 1333 x 800 in evaluation',
         ),
         (
-            {'val_dataloader.dataset.ann_file': 'x.json'},
+            'val_dataloader.dataset.ann_file',
+            'x.json',
             'data set',
             'data/coco, annotations/instances_train2017.json, x.json',
         ),
+        ('train_dataloader.dataset.indices', 9, 'data set', 'a part of it'),
         (
-            {'train_dataloader.dataset.indices': 100},
-            'data set',
-            'a part of it',
-        ),
-        (
-            {'val_dataloader.dataset.metainfo': dict(classes=('cat',))},
+            'val_dataloader.dataset.metainfo',
+            dict(classes=('cat',)),
             'data set',
             '1 classes',
         ),
     ],
 )
-def test_facts(options, what, text):
-    cfg = load('faster_rcnn_r50')
-    if 'optim_wrapper.clip_grad' in options:
-        cfg.optim_wrapper.clip_grad = None
-    elif 'param_scheduler' in options:
-        cfg.param_scheduler = []
-    elif 'model.backbone.init_cfg' in options:
-        cfg.model.backbone.init_cfg = None
+def test_facts(key, value, what, text):
+    cfg = load_config('faster_rcnn_r50')
+    if not value:  # merging leaves what is there
+        section, _, name = key.rpartition('.')
+        part = cfg
+        for step in section.split('.') if section else ():
+            part = part[step]
+        part[name] = value
     else:
-        cfg.merge_from_dict(options)
+        cfg.merge_from_dict({key: value})
     found = facts(cfg, Run(ROOT, processes=2))[what]
     assert text in found
     assert found != recipe('faster_rcnn_r50')[what] or what == 'batch'
@@ -546,9 +516,9 @@ def test_loss_is_no_number(tmp_path, value, word):
         end=4,
         loss=dict.fromkeys(range(step, 4 * LENGTH + 1), value),
     )
-    code, output = run_here(TOOL, tmp_path / 'a', '--plot', tmp_path / 'x.png')
-    assert code == 0
-    assert f'loss {word} at epoch 3 (iteration {step})' in output
+    plot_comparison(compare([tmp_path / 'a']), tmp_path / 'x.png')
+    (each,) = compare([tmp_path / 'a'])
+    assert noted(each, f'loss {word} at epoch 3 (iteration {step})')
 
 
 def test_resumed(tmp_path):
@@ -630,7 +600,7 @@ def test_started_afresh(tmp_path, resume):
 
 def test_tests_in_between_do_not_count(pair):
     """tools/test.py leaves a config, too, with settings of its own."""
-    cfg = load('faster_rcnn_r50')
+    cfg = load_config('faster_rcnn_r50')
     cfg.load_from = 'epoch_12.pth'
     folder = pair[0] / '20270101_000000' / 'vis_data'
     folder.mkdir(parents=True)
@@ -650,190 +620,64 @@ def test_without_the_text_log(tmp_path):
 
 def test_scaled_learning_rate(tmp_path):
     """--auto-scale-lr is in the log, and not in the config."""
-    file = write_run(tmp_path, 'faster_rcnn_r50', {}, processes=1)
+    write_run(tmp_path, 'faster_rcnn_r50', {}, processes=1)
     with next(tmp_path.glob('*/*.log')).open('a') as log:
         log.write('batch size is 2. Scaling the original LR by 0.25.\n')
     (run,) = read_runs(tmp_path)
     assert facts(run.config, run)['learning rate'] == '0.0025'
-    assert file.exists()
 
 
 # --- What mmengine itself writes
 
 
-class Steady(BaseModel):
-    """A model that mmengine can train, of a loss that is known."""
+@pytest.mark.slow
+def test_true_logs(trained, tmp_path):
+    """Trained for two epochs, resumed with other settings: all by mmengine."""
+    (each,) = compare([trained.work])
+    training = each.training
+    assert training.finished
+    assert training.facts['batch'] == '8 (2 x 4)'
+    assert each.result('bbox').ap == round(100 * float(box_ap(trained.log)), 1)
+    assert [record['at'] for record in training.train] == [1, 2]
+    assert 'ECA' in training.identity.title
+    written = training.train[0].keys()
 
-    def __init__(self, loss):
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-        self.loss = loss
-
-    def forward(self, inputs, mode='tensor'):
-        if mode == 'loss':
-            zero = 0 * self.layer.weight.sum()
-            return {'loss_cls': zero + self.loss, 'loss_bbox': zero + 1}
-        return [inputs]
-
-
-class Growing(BaseMetric):
-    """AP that grows by 0.1 with every evaluation, under COCO's names."""
-
-    default_prefix = 'coco'
-    value = 0.2
-
-    def process(self, data_batch, data_samples):
-        self.results.append(None)
-
-    def compute_metrics(self, results):
-        self.value += 0.1
-        return {f'bbox_{size}': round(self.value, 3) for size in SIZES}
-
-
-def train(work, name, until, loss=2.0, **options):
-    """Epochs of five iterations, by mmengine's own runner, hooks and log.
-
-    The config is a detector's, only what it trains is not.
-    """
-    cfg = load(name)
-    cfg.merge_from_dict(
-        {
-            'work_dir': str(work),
-            'default_hooks.logger.interval': 2,
-            **options,
-        }
-    )
-    loader = dict(
-        dataset=list(range(5)),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        batch_size=1,
-        num_workers=0,
-    )
-
-    class Stop(Hook):
-        """As if the training had been killed."""
-
-        def before_train_epoch(self, runner):
-            if runner.epoch == until:
-                raise KeyboardInterrupt
-
-    hooks = dict(cfg.default_hooks)
-    del hooks['visualization']  # for images, of which there are none
-    runner = Runner(
-        model=Steady(loss),
-        train_dataloader=loader,
-        val_dataloader=loader,
-        val_evaluator=Evaluator(Growing()),
-        custom_hooks=[Stop()],
-        visualizer=dict(
-            type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
-        ),
-        cfg=cfg,
-        **{
-            key: cfg.get(key)
-            for key in (
-                'work_dir',
-                'train_cfg',
-                'val_cfg',
-                'optim_wrapper',
-                'param_scheduler',
-                'default_scope',
-                'resume',
-                'load_from',
-            )
-        },
-        default_hooks=hooks,
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        runner.train()
-
-
-@pytest.fixture
-def no_layout():
-    """Dumped configs are laid out for reading, which takes seconds."""
-    with contextlib.ExitStack() as stack:
-        # Where the one mmengine imports it from, and where the other has it.
-        for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
-            stack.enter_context(
-                mock.patch(
-                    f'{module}.FormatCode',
-                    lambda text, **style: (text, True),
-                    create=True,
-                )
-            )
-        yield
-
-
-def test_true_logs(no_layout, tmp_path):
-    """Killed in epoch 3 of 4 and resumed, with NaN: all by mmengine."""
-    work = tmp_path / 'true'
-    short = {'train_cfg.max_epochs': 4}
-    train(work, 'retinanet_r50_eca', 2, **short)
-    (each,) = compare([work])
-    assert noted(each, 'unfinished, epoch 2 of 4; AP of epoch 2')
-    assert each.result('bbox') == AP(*(40.0,) * 6)
-    assert each.training.identity.row == 'retinanet_r50_eca'
-    assert told(each.differs).keys() == {
-        'batch',
-        'schedule',
-        'kernel sizes',
-        "attention's start",
-    }
-    assert each.training.facts['batch'] == '2 (1 x 2)'
-    places = [record['at'] for record in each.training.train]
-    assert places == [0.4, 0.8, 1.4, 1.8]
-    written = each.training.train[0].keys()
-
-    short['optim_wrapper.optimizer.lr'] = 0.005
-    set_trust(False)  # as tools/train.py, which can then resume
-    sleep(1.1)  # mmengine names the folder of a run by the second
-    train(work, 'retinanet_r50_eca', 4, math.nan, resume=True, **short)
+    work = shutil.copytree(trained.work, tmp_path / 'work')
+    options = [
+        *quick_options(trained.data, work),
+        'train_cfg.max_epochs=4',
+        'optim_wrapper.optimizer.lr=0.005',
+    ]
+    checkpoint = work / trained.checkpoint.name
+    run_tool('tools/train.py', DEMO, '--resume', checkpoint, *options)
     (each,) = compare([work])
     assert noted(each, 'finished, epoch 4 of 4')
-    assert noted(each, 'loss NaN at epoch 3 (iteration 12)')
-    assert noted(
-        each,
-        'resumed in epoch 3 with other settings: learning rate 0.005, before',
-    )
-    assert each.training.ap['bbox'].keys() == {1, 2, 3, 4}
-    assert each.training.train[-1]['at'] == 3.8
+    assert noted(each, 'resumed in epoch 3')
+    assert noted(each, 'learning rate 0.005, before')
+    assert each.training.ap['bbox'].keys() == {2, 4}
+    # One process has two iterations to an epoch.
+    places = [record['at'] for record in each.training.train]
+    assert places == [1, 2, 2.5, 3, 3.5, 4]
 
     # The logs of the other tests are of the same form.
     file = write_run(tmp_path / 'a', 'retinanet_r50_eca', {12: 0.4})
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert lines[0].keys() < written
-    evaluated = [line for line in lines if 'coco/bbox_mAP' in line]
-    true = sorted(work.glob('*/vis_data/scalars.json'))[1]
+    true = max(work.glob('*/vis_data/scalars.json'))
     last = json.loads(true.read_text().splitlines()[-1])
-    assert evaluated[0].keys() <= last.keys()
-    (other,) = compare([tmp_path / 'a'])
-    for key in ('model', 'train_dataloader', 'val_evaluator'):
-        assert other.training.cfg[key] == each.training.cfg[key]
+    assert lines[-1].keys() <= last.keys()
 
 
 # --- The tool
 
 
-def tool(*command):
-    return run_here(TOOL, *command)
-
-
 def test_tool(pair, tmp_path):
     files = [tmp_path / name for name in ('x.md', 'x.json', 'x.png')]
     flags = ['--markdown', files[0], '--json', files[1], '--plot', files[2]]
-    code, output = tool(*pair, *flags)
+    code, output = run_here(TOOL, *pair, *flags)
     assert code == 0, output
-    for text in (
-        'Results beside the paper',
-        'Box AP, gain over the baseline beside it',
-        'b          12     +1.7  +2.6  +1.6  +1.9  +2.0     -',
-        'the paper  12     +1.6  +2.4  +1.7  +1.6  +2.1  +1.8',
-        'set up as the paper',
-        'differs from the paper in:',
-        'kernel sizes: 3, 5, 5, 7; the paper: 5, 5, 5, 5',
-        'torchvision://resnet50 (so in the paper)',
-    ):
-        assert text in output, output
+    assert 'b          12     +1.7  +2.6  +1.6  +1.9  +2.0     -' in output
+    assert 'kernel sizes: 3, 5, 5, 7; the paper: 5, 5, 5, 5' in output
 
     base, eca = json.loads(files[1].read_text())
     assert base['gain'] is None
@@ -848,54 +692,44 @@ def test_tool(pair, tmp_path):
     assert eca['finished'] is True
 
     text = files[0].read_text()
-    assert '![Loss, learning rate and AP over epochs](<x.png>)' in text
-    tables = re.findall(r'(?:^\|.*\|\n)+', text, re.MULTILINE)
-    assert len(tables) == 2
-    for table in tables:
-        widths = {line.count('|') for line in table.splitlines()}
-        assert widths == {9}
+    assert '(<x.png>)' in text
     assert '| the paper | 12 of 12 | 38.0 | 60.6 | 40.9 |' in text
-
-    picture = cv2.imread(str(files[2]))
-    third = picture.shape[1] // 3
-    for start in range(0, 3 * third, third):
-        assert picture[:, start : start + third].std() > 5
+    tables = re.findall(r'(?:^\|.*\|\n)+', text, re.MULTILINE)
+    widths = {line.count('|') for t in tables for line in t.splitlines()}
+    assert (len(tables), widths) == (2, {9})
+    assert files[2].stat().st_size > 10_000
 
 
 def test_plot_shows_every_line(tmp_path):
-    """Two with one schedule, and a dashed line for the paper of each."""
+    """A dashed line for the paper, of the colour of each training."""
+    epochs = range(1, 13)
     for name in ('r50', 'r50_eca'):
-        mask = {e: 0.02 * e for e in range(1, 13)}
         write_run(
             tmp_path / name,
             f'mask_rcnn_{name}',
-            {e: 0.03 * e for e in range(1, 13)},
-            mask=mask,
+            {e: 0.03 * e for e in epochs},
+            mask={e: 0.02 * e for e in epochs},
         )
     compared = compare([tmp_path / 'r50', tmp_path / 'r50_eca'])
-    with mock.patch('mmdet_attn.study.results.curves._save') as save:
+    with mock.patch('matplotlib.figure.Figure.savefig', autospec=True) as save:
         plot_comparison(compared, tmp_path / 'x.png')
-    loss, rate, box, masks = save.call_args.args[0].axes
-    assert loss.get_title() == 'training loss'
+    _, rate, *panels = save.call_args.args[0].axes
     assert [len(line.get_xdata()) for line in rate.lines] == [36, 36]
     assert rate.lines[0].get_xdata()[0] == pytest.approx(2 / LENGTH)
-    styles = [line._unscaled_dash_pattern for line in rate.lines]
-    assert styles[0] != styles[1]
-    assert all(dashes for _, dashes in styles)
-    for panel, kind in ((box, 'bbox'), (masks, 'segm')):
-        solid = [line for line in panel.lines if line.get_linestyle() == '-']
-        dashed = [line for line in panel.lines if line.get_linestyle() != '-']
-        assert len(solid) == len(dashed) == 2
+    for panel, kind, last in zip(
+        panels, ('bbox', 'segm'), (36, 24), strict=True
+    ):
+        solid, dashed = (
+            [line for line in panel.lines if line.get_linestyle() == style]
+            for style in ('-', '--')
+        )
         names = ('mask_rcnn_r50', 'mask_rcnn_r50_eca')
         wanted = [paper_ap(name, kind).ap for name in names]
         assert [line.get_ydata()[0] for line in dashed] == wanted
-        colours = [
-            [line.get_color() for line in group] for group in (solid, dashed)
-        ]
-        assert colours[0] == colours[1]
-        assert solid[0].get_ydata()[-1] == pytest.approx(
-            36.0 if kind == 'bbox' else 24.0
-        )
+        ends = [line.get_ydata()[-1] for line in solid]
+        assert ends == pytest.approx([last, last])
+        colours = [line.get_color() for line in solid]
+        assert [line.get_color() for line in dashed] == colours
 
 
 def test_same_names(tmp_path):
@@ -908,34 +742,31 @@ def test_same_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'message'),
+    ('flag', 'file'),
     [
-        (['--json', 'no/x.json'], '--json no/x.json: there is no such folder'),
-        (['--json', 'x.txt'], '--json must end in .json, got x.txt'),
-        (['--markdown', 'x.html'], '--markdown must end in .md, got x.html'),
-        (['--plot', 'x.gif'], '--plot must end in .png, got x.gif'),
-        (['--plot', 'no/x.png'], '--plot no/x.png: there is no such folder'),
+        ('--json', 'no/x.json'),
+        ('--json', 'x.txt'),
+        ('--markdown', 'x.html'),
+        ('--plot', 'x.gif'),
     ],
 )
-def test_refused_output(tmp_path, flags, message):
+def test_refused_output(tmp_path, flag, file):
     """Before any folder is looked at."""
-    code, output = tool(tmp_path / 'missing', *flags)
+    code, output = run_here(TOOL, tmp_path / 'missing', flag, file)
     assert code == 2
-    assert message in output
+    assert flag in output
+    assert file in output
 
 
 def test_refused_folders(pair, tmp_path):
-    cases = [
-        ([tmp_path / 'c'], 'there is no such folder'),
-        ([pair[0], pair[0] / '..' / 'a'], 'is given 2 times'),
-        ([tmp_path], 'holds no log of mmengine'),
-        ([next(pair[0].glob('2026*'))], 'is one run of a work directory'),
-    ]
-    for folders, message in cases:
-        code, output = tool(*folders)
-        assert code == 2
-        assert message in ' '.join(output.split()), output
-        assert 'Traceback' not in output
+    for folders, message in (
+        ([tmp_path / 'c'], 'no such folder'),
+        ([pair[0], pair[0] / '..' / 'a'], '2 times'),
+        ([tmp_path], 'no log of mmengine'),
+        ([next(pair[0].glob('2026*'))], 'one run of a work directory'),
+    ):
+        with pytest.raises(InputError, match=message):
+            compare(folders)
 
 
 def test_refused_configs(tmp_path):
@@ -943,14 +774,12 @@ def test_refused_configs(tmp_path):
     file = write_run(work, 'faster_rcnn_r50', {12: 0.4})
     config = file.with_name('config.py')
     text = config.read_text()
-    config.write_text(
-        text + "train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)\n"
-    )
-    with pytest.raises(InputError, match='by iteration: only trainings by e'):
-        compare([work])
-    config.write_text(text + 'val_dataloader = None\n')
-    with pytest.raises(InputError, match='its config has no val_dataloader'):
-        compare([work])
-    config.write_text(text[: len(text) // 2])
-    with pytest.raises(InputError, match='cannot be read as a config'):
-        compare([work])
+    iterations = "train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)\n"
+    for content, message in (
+        (text + iterations, 'by iteration'),
+        (text + 'val_dataloader = None\n', 'no val_dataloader'),
+        (text[: len(text) // 2], 'cannot be read as a config'),
+    ):
+        config.write_text(content)
+        with pytest.raises(InputError, match=message):
+            compare([work])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import ROOT, run_here
 from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,6 +13,8 @@ from mmdet_attn import ECA
 from mmdet_attn.cost.complexity import PAPER, complexity
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.paper import TABLE_5
+
+TOOL = 'tools/analysis_tools/complexity.py'
 
 
 def load(name):
@@ -83,13 +85,14 @@ def test_bad_input(tmp_path):
 
 def test_tool(tmp_path):
     file = tmp_path / 'rows.json'
-    output = run_tool(
-        'tools/analysis_tools/complexity.py',
+    code, output = run_here(
+        TOOL,
         'configs/retinanet_r50_eca.py',
         'configs/demo/retinanet_r50_eca_shapes.py',
         '--json',
         file,
     )
+    assert code == 0, output
     assert '37.74' in output
     assert '239.43' in output
     paper, demo = json.loads(file.read_text())
@@ -101,9 +104,16 @@ def test_tool(tmp_path):
         'paper_gflops': 239.43,
     }
     assert demo['paper_gflops'] is None
-    output = run_tool('tools/analysis_tools/complexity.py', 'x.py', ok=False)
-    assert 'x.py: no such config' in output
-    output = run_tool(
-        'tools/analysis_tools/complexity.py', '--json', 'no/x', ok=False
-    )
-    assert '--json no/x: there is no such folder' in output
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['x.py'], 'x.py: no such config'),
+        (['--json', 'no/x'], '--json no/x: there is no such folder'),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    code, output = run_here(TOOL, *arguments)
+    assert code == 2
+    assert message in output

@@ -1,5 +1,6 @@
 """Every config: parses, builds, carries its plugins, trains; the schedule."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
@@ -90,15 +91,21 @@ PLACES = {
 AFTER_BLOCK = ('bam', 'nonlocal', 'a2', 'pam', 'cam', 'gam')
 
 
-def build(cfg, part=None, device='cpu'):
+def build(cfg, part=None):
     """The model, or its backbone, with nothing downloaded."""
     from mmdet.registry import MODELS
 
     init_default_scope('mmdet')
     torch.manual_seed(0)
     cfg.model.backbone.init_cfg = None
-    with torch.device(device):
-        return MODELS.build(cfg.model[part] if part else cfg.model)
+    return MODELS.build(cfg.model[part] if part else cfg.model)
+
+
+@functools.cache
+def structure(name):
+    """The model of a config, without memory for its weights."""
+    with torch.device('meta'):
+        return build(load(name))
 
 
 def slow_but(fast, names):
@@ -158,7 +165,7 @@ RESNETS = [n for n in LEAVES + DEMO if 'yolox' not in n and 'mobile' not in n]
 @pytest.mark.parametrize('name', RESNETS)
 def test_attention_is_in_its_place(name):
     """Class, block, position and channels, as in the module's paper."""
-    backbone = build(load(name), 'backbone', 'meta')
+    backbone = structure(name).backbone
     depth, attention = parts(name)
     counts = [len(getattr(backbone, f'layer{s}')) for s in range(1, 5)]
     assert tuple(counts) == BLOCKS[depth]
@@ -197,7 +204,7 @@ def test_released_kernel_sizes(name):
     """One in every block, without alpha: the authors' have none."""
     cfg = load(name)
     assert cfg.model.backbone.init_cfg is None
-    backbone = build(cfg, 'backbone', 'meta')
+    backbone = structure(name).backbone
     assert f'_r{backbone.depth}_' in name
     for stage, kernel in enumerate(RELEASED[name], 1):
         for block in getattr(backbone, f'layer{stage}'):
@@ -211,7 +218,7 @@ def test_builds(name):
     cfg = load(name)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         assert evaluator.type == 'mmdet_attn.FastCocoMetric'
-    model = build(cfg, device='meta')
+    model = structure(name)
     assert model.with_neck
     assert hasattr(model, 'bbox_head') or model.with_bbox
     assert getattr(model, 'with_mask', False) == ('mask_rcnn' in name)

@@ -1,7 +1,10 @@
 """What every attention module that mmdet_attn exports must do."""
 
 import copy
+import importlib
 import inspect
+import pickle
+import pkgutil
 import re
 
 import pytest
@@ -33,14 +36,27 @@ FILES = {'NonLocal': 'non_local'} | {
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
+# One gate, one with two gates and batch norm, two that add.
+FAST = ('ECA', 'CBAM', 'GC', 'PAM')
+every_form_few_fast = pytest.mark.parametrize(
+    'name',
+    [
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for name in FORMS
+    ],
+)
+
+
 def has_batch_norm(module):
     return any(isinstance(m, _BatchNorm) for m in module.modules())
 
 
 def test_all_are_found():
     """Every class that a file of the plugins registers is exported."""
+    for file in pkgutil.iter_modules(mmdet_attn.plugins.__path__):
+        importlib.import_module(f'mmdet_attn.plugins.{file.name}')
     registered = {
-        name.removeprefix('mmdet_attn.')
+        name
         for name, cls in MODELS.module_dict.items()
         if cls.__module__.startswith('mmdet_attn.plugins.')
     }
@@ -163,7 +179,7 @@ def test_gradcheck(name):
     assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 
-@every_form
+@every_form_few_fast
 def test_compiles_without_breaks(name):
     module = randomise(build_identity(name))
     x = torch.randn(2, 32, 6, 7)
@@ -262,34 +278,42 @@ def test_says_whether_it_starts_as_identity(name):
         assert module.starts_as_identity == torch.equal(module(x), x)
 
 
+HOST = dict(type='mmdet.ResNet', depth=50, base_channels=16, stem_channels=16)
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """A plain ResNet, and its weights in a file."""
+    torch.manual_seed(0)
+    network = MODELS.build(HOST)
+    network.init_weights()
+    file = tmp_path_factory.mktemp('plain') / 'plain.pth'
+    torch.save(network.state_dict(), file)
+    network.eval()
+    return network, str(file)
+
+
 @every_identity
-@pytest.mark.parametrize('pretrained', [False, True])
-def test_identity_start_in_a_host(name, pretrained, tmp_path):
+@pytest.mark.parametrize(
+    'pretrained', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+def test_identity_start_in_a_host(name, pretrained, plain):
     """ResNet with the module in every block, after its own init_weights."""
-    stock = dict(
-        type='mmdet.ResNet', depth=50, base_channels=16, stem_channels=16
-    )
-    plain = MODELS.build(stock)
-    plain.init_weights()
+    network, file = plain
     cfg = FORMS[name] | dict(type='mmdet_attn.' + FORMS[name]['type'])
     if takes_alpha(name):
         cfg['identity_init'] = True
     plugins = [dict(cfg=cfg, position='after_conv3')]
-    init_cfg = None
-    if pretrained:
-        torch.save(plain.state_dict(), tmp_path / 'plain.pth')
-        init_cfg = dict(
-            type='Pretrained', checkpoint=str(tmp_path / 'plain.pth')
-        )
-    host = MODELS.build(stock | dict(plugins=plugins, init_cfg=init_cfg))
+    init_cfg = dict(type='Pretrained', checkpoint=file) if pretrained else None
+    host = MODELS.build(HOST | dict(plugins=plugins, init_cfg=init_cfg))
     host.init_weights()
     if not pretrained:
-        keys = host.load_state_dict(plain.state_dict(), strict=False)
+        keys = host.load_state_dict(network.state_dict(), strict=False)
         assert not keys.unexpected_keys
-    x = torch.randn(1, 3, 97, 65)
-    plain.eval(), host.eval()
+    x = torch.randn(1, 3, 65, 33)
+    host.eval()
     with torch.no_grad():
-        for ours, theirs in zip(host(x), plain(x), strict=True):
+        for ours, theirs in zip(host(x), network(x), strict=True):
             assert torch.equal(ours, theirs)
 
 
@@ -402,6 +426,35 @@ def test_global_gather_excite_names_the_sizes():
     message = r'spatial_size \(7, 5\), got \(5, 7\): .* extent=2'
     with pytest.raises(ValueError, match=message):
         module(torch.randn(2, 32, 5, 7))
+
+
+@pytest.mark.parametrize(
+    ('module', 'shown'),
+    [
+        (mmdet_attn.ECA(64), 'ECA(64)'),
+        (
+            mmdet_attn.ECA(64, kernel_size=3, identity_init=True),
+            'ECA(64, kernel_size=3, identity_init=True)',
+        ),
+        (mmdet_attn.SE(in_channels=64, reduction=16), 'SE(64)'),
+        (mmdet_attn.SEVar2(64, True), 'SEVar2(64, identity_init=True)'),
+        (mmdet_attn.CBAM(64, norm_cfg=None), 'CBAM(64, norm_cfg=None)'),
+        (
+            mmdet_attn.PSAConv2d(64, 64, stride=2),
+            'PSAConv2d(64, out_channels=64, stride=2)',
+        ),
+        (
+            mmdet_attn.SimAMConv2d(3, 64, 3, padding=1, lambda_=0.1),
+            'SimAMConv2d(3, 64, 3, lambda_=0.1, padding=1)',
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_repr_is_how_it_was_built(module, shown):
+    assert repr(module) == shown
+    assert repr(copy.deepcopy(module)) == shown
+    assert repr(pickle.loads(pickle.dumps(module))) == shown
+    assert f'(0): {shown}\n' in repr(nn.Sequential(module))
 
 
 def test_base_classes_are_not_modules():

@@ -4,18 +4,13 @@ import json
 import shutil
 
 import pytest
-from conftest import ROOT, need_shared
-from mmengine.config import Config
+from conftest import load_config, need_shared
 
 from mmdet_attn.datasets.coco_check import check_annotations
 from mmdet_attn.datasets.coco_folder import use_data_root
 from mmdet_attn.errors import InputError
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
-
-
-def load(name):
-    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
 
 
 def edit(root, split, change):
@@ -31,7 +26,7 @@ def copy(shapes, tmp_path):
 
 
 def test_everything_follows_the_folder(shapes):
-    cfg = load('mask_rcnn_r50_eca')
+    cfg = load_config('mask_rcnn_r50_eca')
     use_data_root(cfg, str(shapes))
     for key, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = cfg[f'{key}_dataloader'].dataset
@@ -45,7 +40,7 @@ def test_everything_follows_the_folder(shapes):
         )
     heads = cfg.model.roi_head
     assert heads.bbox_head.num_classes == heads.mask_head.num_classes == 5
-    cfg = load('retinanet_r50')
+    cfg = load_config('retinanet_r50')
     use_data_root(cfg, str(shapes))
     assert cfg.model.bbox_head.num_classes == 5
 
@@ -55,7 +50,7 @@ def test_coco_s_own_names_and_wrappers(copy):
         (copy / split).rename(copy / f'{split}2017')
         file = copy / f'annotations/instances_{split}.json'
         file.rename(copy / f'annotations/instances_{split}2017.json')
-    cfg = load('faster_rcnn_r50')
+    cfg = load_config('faster_rcnn_r50')
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(
         type='RepeatDataset', times=2, dataset=inner
@@ -70,17 +65,17 @@ def test_coco_s_own_names_and_wrappers(copy):
 def test_only_what_is_needed(copy):
     shutil.rmtree(copy / 'train')
     (copy / 'annotations/instances_train.json').unlink()
-    use_data_root(load('faster_rcnn_r50'), str(copy), ('val',))
-    with pytest.raises(InputError, match='lacks the train split'):
-        use_data_root(load('faster_rcnn_r50'), str(copy))
+    use_data_root(load_config('faster_rcnn_r50'), str(copy), ('val',))
+    with pytest.raises(InputError, match=r'lacks the train split'):
+        use_data_root(load_config('faster_rcnn_r50'), str(copy))
 
 
 def test_missing_pieces(copy, tmp_path):
-    cfg = load('faster_rcnn_r50')
-    with pytest.raises(InputError, match='nowhere: no such folder'):
+    cfg = load_config('faster_rcnn_r50')
+    with pytest.raises(InputError, match='nowhere'):
         use_data_root(cfg, str(tmp_path / 'nowhere'))
     shutil.rmtree(copy / 'val')
-    with pytest.raises(InputError, match=r'lacks .*/val\. Wanted: train/'):
+    with pytest.raises(InputError, match=r'lacks .*/val'):
         use_data_root(cfg, str(copy))
 
 
@@ -88,84 +83,82 @@ def clear(key):
     return lambda content: content[key].clear()
 
 
-def set_first(key, value):
+def first(key, value):
     return lambda content: content['annotations'][0].update({key: value})
 
 
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (clear('images'), 'train.json has no images'),
-        (clear('categories'), 'train.json has no categories'),
-        (set_first('category_id', 77), 'category_id that is not among the 5'),
-        (set_first('image_id', 999), 'image_id that is not among the images'),
-        (set_first('bbox', [90, 90, 50, 5]), 'reaches outside its image'),
-        (set_first('bbox', [-9, 0, 20, 5]), 'reaches outside its image'),
-        (set_first('bbox', [1, 1, -5, 5]), r'not \[x, y, width, height\]'),
-        (set_first('bbox', [1, 1, 5]), r'not \[x, y, width, height\]'),
-        (
-            lambda c: c['annotations'][0].pop('id'),
-            "not a COCO .*KeyError: 'id'",
-        ),
-        (lambda c: c.pop('annotations'), "not a COCO .* KeyError: 'annot"),
-    ],
-)
+def without_ids(content):
+    del content['annotations'][0]['id']
+
+
+def without_annotations(content):
+    del content['annotations']
+
+
+def seven_of_no_class(content):
+    for annotation in content['annotations'][2:9]:
+        annotation['category_id'] = 0
+
+
+def one_name_twice(content):
+    content['categories'][0]['name'] = 'star'
+
+
+UNSOUND = [
+    (clear('images'), 'images'),
+    (clear('categories'), 'categories'),
+    (first('category_id', 77), r'category_id .* 1\b'),
+    (first('image_id', 999), r'image_id .* 1\b'),
+    (first('bbox', [90, 90, 50, 5]), r'outside .* 1\b'),
+    (first('bbox', [-9, 0, 20, 5]), r'outside .* 1\b'),
+    (first('bbox', [1, 1, -5, 5]), r'width, height.* 1\b'),
+    (first('bbox', [1, 1, 5]), r'width, height.* 1\b'),
+    (without_ids, "'id'"),
+    (without_annotations, "'annotations'"),
+    (seven_of_no_class, r'7 of \d+ .* 3, 4, 5, 6, 7, '),
+    (one_name_twice, "'star'"),
+]
+
+
+@pytest.mark.parametrize(('change', 'message'), UNSOUND)
 def test_unsound_annotations(copy, change, message):
+    """The file, the rule and the first offending ids."""
     edit(copy, 'train', change)
-    with pytest.raises(InputError, match=message) as error:
-        use_data_root(load('faster_rcnn_r50'), str(copy))
-    assert 'instances_train.json' in str(error.value)
-    if 'annotations are' in message or 'ids' in str(error.value):
-        assert str(error.value).endswith('ids 1.')
-
-
-def test_first_offending_ids(copy):
-    def shift(content):
-        for annotation in content['annotations'][2:9]:
-            annotation['category_id'] = 0
-
-    edit(copy, 'train', shift)
-    with pytest.raises(InputError, match=r'7 of \d+ .* ids 3, 4, 5, 6, 7, '):
-        use_data_root(load('faster_rcnn_r50'), str(copy))
+    with pytest.raises(InputError, match=f'instances_train.json.*{message}'):
+        use_data_root(load_config('faster_rcnn_r50'), str(copy))
 
 
 def test_rounding_is_no_offence(copy):
-    edit(copy, 'train', set_first('bbox', [-0.4, 0, 96.9, 96.6]))
-    use_data_root(load('faster_rcnn_r50'), str(copy))
+    edit(copy, 'train', first('bbox', [-0.4, 0, 96.9, 96.6]))
+    use_data_root(load_config('faster_rcnn_r50'), str(copy))
 
 
 def test_masks_are_needed_where_trained(copy):
-    edit(copy, 'train', set_first('segmentation', []))
-    use_data_root(load('faster_rcnn_r50'), str(copy))
-    with pytest.raises(InputError, match=r'no segmentation, which .* ids 1'):
-        use_data_root(load('mask_rcnn_r50'), str(copy))
+    edit(copy, 'train', first('segmentation', []))
+    use_data_root(load_config('faster_rcnn_r50'), str(copy))
+    with pytest.raises(InputError, match=r'segmentation.* ids 1'):
+        use_data_root(load_config('mask_rcnn_r50'), str(copy))
 
 
 def test_categories_must_agree(copy):
     edit(copy, 'val', lambda c: c['categories'][0].update(name='disc'))
-    with pytest.raises(InputError, match=r'categories of train and val .*dis'):
-        use_data_root(load('faster_rcnn_r50'), str(copy))
-
-
-def test_names_must_differ(copy):
-    edit(copy, 'val', lambda c: c['categories'][0].update(name='star'))
-    with pytest.raises(InputError, match="2 categories are named 'star'"):
-        use_data_root(load('faster_rcnn_r50'), str(copy))
+    with pytest.raises(InputError, match=r'train and val .*disc'):
+        use_data_root(load_config('faster_rcnn_r50'), str(copy))
 
 
 def test_joined_sets_are_refused(shapes):
-    cfg = load('faster_rcnn_r50')
+    cfg = load_config('faster_rcnn_r50')
     inner = cfg.train_dataloader.dataset
     joined = dict(type='ConcatDataset', datasets=[inner, inner])
     cfg.train_dataloader.dataset = joined
-    with pytest.raises(InputError, match=r'several data sets \(ConcatDataset'):
+    with pytest.raises(InputError, match='ConcatDataset'):
         use_data_root(cfg, str(shapes))
 
 
 def test_not_json(copy):
     (copy / 'annotations/instances_val.json').write_text('{"images": [')
-    with pytest.raises(InputError, match='not a COCO detection file'):
-        use_data_root(load('faster_rcnn_r50'), str(copy))
+    with pytest.raises(InputError, match='instances_val'):
+        use_data_root(load_config('faster_rcnn_r50'), str(copy))
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import io
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import need_shared
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS as ROOT_METRICS
@@ -19,7 +21,6 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mmdet_attn import FastCocoMetric
-from mmdet_attn.cost import evaluation as eval_speed
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics, set_eval_backend
 from mmdet_attn.evaluation.engine import find_evaluator
@@ -170,88 +171,56 @@ def without_boxes(found):
 # The pairs that others printed AP of.
 
 
-def pair(folder, kind):
-    """Published numbers, ground truth and detections."""
+@pytest.mark.parametrize(
+    ('folder', 'kind'),
+    [
+        ('cocoapi_val2014_fake100', 'bbox'),
+        ('cocoapi_val2014_fake100', 'segm'),
+        ('padilla_coco_bbox_area', 'bbox'),
+        ('torchmetrics_coco10', 'bbox'),
+    ],
+)
+def test_published_numbers(folder, kind):
     root = need_shared('eval_pairs') / folder
     published = json.loads((root / 'PUBLISHED.json').read_text())[kind]
     truth, found = (
         json.loads((root / published[name]).read_text())
         for name in ('gt', 'dt')
     )
-    return published, truth, without_boxes(found) if kind == 'segm' else found
-
-
-PAIRS = [
-    ('cocoapi_val2014_fake100', 'bbox'),
-    ('cocoapi_val2014_fake100', 'segm'),
-    ('padilla_coco_bbox_area', 'bbox'),
-    ('torchmetrics_coco10', 'bbox'),
-]
-
-
-@pytest.mark.parametrize(('folder', 'kind'), PAIRS)
-def test_published_numbers(folder, kind):
-    published, truth, found = pair(folder, kind)
-    stats = run('faster', truth, found, kind, maxDets=[1, 10, 100]).stats
-    compared = 0
-    for key, digits in (
-        ('printed_3dp', 5e-4),
-        ('printed_6dp', 1e-6),
-        ('full_precision', 1e-9),
-    ):
-        if key in published:
-            np.testing.assert_allclose(stats, published[key], 0, digits)
-            compared += 1
-    assert compared
+    if kind == 'segm':
+        found = without_boxes(found)
+    done = run('faster', truth, found, kind, maxDets=[1, 10, 100])
+    digits = dict(printed_3dp=5e-4, printed_6dp=1e-6, full_precision=1e-9)
+    stated = digits.keys() & published.keys()
+    assert stated
+    for key in stated:
+        np.testing.assert_allclose(done.stats, published[key], 0, digits[key])
+    for name in ('AP', 'AR100'):
+        by_class = published.get(f'{name}_per_class', {})
+        for k, category in enumerate(truth['categories'] if by_class else ()):
+            value = statistics(done, k)[name]
+            expected = by_class[category['name']]
+            value = -1 if value is None else value
+            assert value == pytest.approx(expected, abs=5e-4), category
     assert_same(truth, found, kind)
 
 
-def test_published_numbers_per_class():
-    published, truth, found = pair('torchmetrics_coco10', 'bbox')
-    done = run('faster', truth, found, 'bbox', maxDets=[1, 10, 100])
-    for k, category in enumerate(truth['categories']):
-        row = statistics(done, k)
-        for ours, theirs in (
-            ('AP', 'AP_per_class'),
-            ('AR100', 'AR100_per_class'),
-        ):
-            expected = published[theirs][category['name']]
-            value = -1 if row[ours] is None else row[ours]
-            assert value == pytest.approx(expected, abs=5e-4), category
-
-
-# The same numbers as pycocotools, on real, rendered and random sets.
-
-
-def real(split):
-    root = need_shared('coco_cc')
-    file = root / f'annotations/instances_{split}.json'
-    return json.loads(file.read_text())
+# The same numbers as pycocotools, on real and random sets.
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_coco_photographs(split):
-    truth = real(split)
+    file = need_shared('coco_cc') / f'annotations/instances_{split}.json'
+    truth = json.loads(file.read_text())
     assert any(a['iscrowd'] for a in truth['annotations'])
     found = jittered(truth)
     full = {a['image_id'] for a in truth['annotations']}
     (empty,) = {image['id'] for image in truth['images']} - full
     found.append({**found[0], 'image_id': empty})
-    boxes = assert_same(truth, found, 'bbox')
-    masks = assert_same(truth, without_boxes(found), 'segm')
-    for done in (boxes, masks):
-        assert (done.stats > 0.02).all()
-        assert (done.stats < 0.95).all()
-
-
-def test_shapes_set(shapes):
-    file = shapes / 'annotations/instances_train.json'
-    truth = json.loads(file.read_text())
-    for one in truth['annotations'][::5]:
-        one['iscrowd'] = 1
-    found = jittered(truth)
-    assert assert_same(truth, found, 'bbox').stats[0] > 0.05
-    assert assert_same(truth, without_boxes(found), 'segm').stats[0] > 0.05
+    for kind in ('bbox', 'segm'):
+        stats = assert_same(truth, found, kind).stats
+        assert ((stats > 0.02) & (stats < 0.95)).all()
+        found = without_boxes(found)
 
 
 @pytest.mark.parametrize('masks', [False, True])
@@ -267,7 +236,7 @@ def test_shapes_set(shapes):
     ],
 )
 def test_random_sets(params, masks):
-    for seed in range(12):
+    for seed in range(6):
         truth, found = random_case(seed, masks)
         assert_same(truth, found, 'segm' if masks else 'bbox', **params)
 
@@ -293,7 +262,8 @@ def change_images(convert):
 def change_found(**values):
     def edit(truth, found):
         for one in found[::3]:
-            one.update(values)
+            if 'bbox' in one or 'bbox' not in values:
+                one.update(values)
 
     return edit
 
@@ -325,6 +295,7 @@ CORNERS = {
     'stray keys of results': change_found(drop=True, lvis_mark=True),
     'infinite scores': change_found(score=float('inf')),
     'results of unknown classes': change_found(category_id=99),
+    'inverted boxes': change_found(bbox=[5.0, 5.0, -3.0, 4.0]),
     'nothing true': nothing_true,
     'categories backwards': categories_backwards,
 }
@@ -374,12 +345,6 @@ def test_only_ap_over_all_classes_stops_at_100():
     assert everything['AR300'] == category['AR300'] == 1
 
 
-def test_inverted_boxes():
-    truth, found = random_case(2)
-    change_found(bbox=[5.0, 5.0, -3.0, 4.0])(truth, found)
-    assert_same(truth, found, 'bbox')
-
-
 @pytest.mark.parametrize(
     'values', [{'score': float('nan')}, {'bbox': [1.0, float('inf'), 2, 2]}]
 )
@@ -387,7 +352,7 @@ def test_not_numbers_are_refused(values):
     """The engines differ there: pycocotools matches them somehow."""
     truth, found = copy.deepcopy(random_case(1))
     change_found(**values)(truth, found)
-    with pytest.raises(InputError, match=r'image \d+: .* not a number.*div'):
+    with pytest.raises(InputError, match=r'image \d+: .* not a number'):
         run('faster', truth, found, 'bbox')
     run('pycocotools', truth, found, 'bbox')
 
@@ -395,28 +360,20 @@ def test_not_numbers_are_refused(values):
 def test_garbage_is_collected_afterwards(monkeypatch):
     from mmdet_attn.evaluation import faster
 
-    case = random_case(1)
     during = []
 
     def fail(self):
         during.append(gc.isenabled())
         raise RuntimeError('no memory')
 
-    run('faster', *case, 'bbox')
-    assert gc.isenabled()
     monkeypatch.setattr(faster.COCOeval_faster, 'evaluate', fail)
     with pytest.raises(RuntimeError, match='no memory'):
-        run('faster', *case, 'bbox')
+        run('faster', *random_case(1), 'bbox')
     assert during == [False]
     assert gc.isenabled()
 
 
 # The metric beside mmdet's, from the same predictions.
-
-
-def corners(box):
-    x, y, w, h = box
-    return [x, y, x + w, y + h]
 
 
 @pytest.fixture(scope='module')
@@ -428,38 +385,38 @@ def predicted(shapes):
     samples = []
     for image in truth['images']:
         own = [o for o in found if o['image_id'] == image['id']]
+        true = [
+            a for a in truth['annotations'] if a['image_id'] == image['id']
+        ]
         boxes = torch.tensor([o['bbox'] for o in own]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         masks = [rle.decode(o['segmentation']) for o in own]
         masks = np.array(masks, bool).reshape(-1, 96, 96)
+        labels = torch.tensor([o['category_id'] for o in own]).long() - 1
+        instances = dict(
+            bboxes=boxes,
+            scores=torch.tensor([o['score'] for o in own]),
+            labels=labels,
+            masks=torch.from_numpy(masks),
+        )
+        corners = [np.add(a['bbox'], [0, 0, *a['bbox'][:2]]) for a in true]
+        instances_true = [
+            dict(bbox=box.tolist(), bbox_label=a['category_id'] - 1)
+            for a, box in zip(true, corners, strict=True)
+        ]
         samples.append(
             dict(
                 img_id=image['id'],
                 ori_shape=(96, 96),
-                pred_instances=dict(
-                    bboxes=boxes,
-                    scores=torch.tensor([o['score'] for o in own]),
-                    labels=torch.tensor(
-                        [o['category_id'] - 1 for o in own], dtype=torch.long
-                    ),
-                    masks=torch.from_numpy(masks),
-                ),
-                instances=[
-                    dict(
-                        bbox=np.add(
-                            a['bbox'], [0, 0, *a['bbox'][:2]]
-                        ).tolist(),
-                        bbox_label=a['category_id'] - 1,
-                    )
-                    for a in truth['annotations']
-                    if a['image_id'] == image['id']
-                ],
+                pred_instances=instances,
+                instances=instances_true,
             )
         )
     return file, [c['name'] for c in truth['categories']], samples
 
 
 def score(metric, classes, samples):
+    """What a metric says of predictions, and nothing on the screen."""
     metric.dataset_meta = dict(classes=classes)
     with contextlib.redirect_stdout(io.StringIO()):
         for sample in samples:
@@ -486,8 +443,6 @@ def score(metric, classes, samples):
     ids=str,
 )
 def test_same_as_mmdet_s_metric(predicted, options):
-    from mmdet.evaluation import CocoMetric
-
     file, classes, samples = predicted
     options = dict(ann_file=str(file)) | options
     expected = score(CocoMetric(**options), classes, samples)
@@ -499,23 +454,20 @@ def test_same_as_mmdet_s_metric(predicted, options):
             np.testing.assert_equal(found, expected)
 
 
-def test_thresholds_of_a_config(predicted):
+@pytest.mark.parametrize('thresholds', [0.5, [0.5, 0.75]])
+def test_thresholds_of_a_config(predicted, thresholds):
     """A number or a list, with which mmdet's metric fails at the end."""
     file, classes, samples = predicted
-    build = partial(FastCocoMetric, ann_file=str(file))
-    for thresholds in (0.5, [0.5, 0.75]):
-        expected = build(iou_thrs=np.array(thresholds, ndmin=1))
-        found = build(iou_thrs=thresholds)
-        assert score(found, classes, samples) == score(
-            expected, classes, samples
-        )
-        assert found.report['bbox']['all']['AP50'] > 0.1
+    expected, found = (
+        FastCocoMetric(ann_file=str(file), iou_thrs=value)
+        for value in (np.array(thresholds, ndmin=1), thresholds)
+    )
+    assert score(found, classes, samples) == score(expected, classes, samples)
+    assert found.report['bbox']['all']['AP50'] > 0.1
 
 
 def test_fast_recall_is_mmdet_s(predicted, tmp_path):
     """Of one image: with images of different counts numpy 2 refuses it."""
-    from mmdet.evaluation import CocoMetric
-
     file, classes, samples = predicted
     content = json.loads(file.read_text())
     (image,) = content['images'] = content['images'][:1]
@@ -537,8 +489,6 @@ def test_fast_recall_is_mmdet_s(predicted, tmp_path):
 
 
 def test_results_to_submit(predicted, tmp_path):
-    from mmdet.evaluation import CocoMetric
-
     file, classes, samples = predicted
     written = []
     for cls in (CocoMetric, FastCocoMetric):
@@ -550,37 +500,24 @@ def test_results_to_submit(predicted, tmp_path):
             outfile_prefix=str(prefix),
         )
         assert score(metric, classes, samples) == {}
-        written.append(
-            [
-                json.loads(prefix.with_name(f'{prefix.name}.{k}').read_text())
-                for k in ('bbox.json', 'segm.json')
-            ]
-        )
+        files = [f'{prefix}.{kind}.json' for kind in ('bbox', 'segm')]
+        written.append([json.loads(Path(f).read_text()) for f in files])
     assert written[0] == written[1]
     assert len(written[0][0]) > 20
 
 
-def test_nothing_found_at_all(predicted):
-    from mmdet.evaluation import CocoMetric
-
+@pytest.mark.parametrize('cls', [CocoMetric, FastCocoMetric])
+def test_what_is_missing_in_predictions(predicted, cls):
     file, classes, samples = predicted
-    empty = copy.deepcopy(samples)
-    for sample in empty:
-        instances = sample['pred_instances']
-        sample['pred_instances'] = {k: v[:0] for k, v in instances.items()}
-    for cls in (CocoMetric, FastCocoMetric):
-        metric = cls(ann_file=str(file), metric=['bbox', 'segm'])
-        assert score(metric, classes, empty) == {}
-
-
-def test_masks_are_needed_where_evaluated(predicted):
-    file, classes, samples = predicted
-    boxes = copy.deepcopy(samples)
-    for sample in boxes:
-        del sample['pred_instances']['masks']
-    metric = FastCocoMetric(ann_file=str(file), metric='segm')
-    with pytest.raises(KeyError, match='segm is not in results'):
-        score(metric, classes, boxes)
+    empty, boxes = copy.deepcopy(samples), copy.deepcopy(samples)
+    for nothing, without_masks in zip(empty, boxes, strict=True):
+        found = nothing['pred_instances']
+        nothing['pred_instances'] = {k: v[:0] for k, v in found.items()}
+        del without_masks['pred_instances']['masks']
+    both = cls(ann_file=str(file), metric=['bbox', 'segm'])
+    assert score(both, classes, empty) == {}
+    with pytest.raises(KeyError, match='segm'):
+        score(cls(ann_file=str(file), metric='segm'), classes, boxes)
 
 
 def test_report_and_table(predicted, monkeypatch):
@@ -614,13 +551,15 @@ def test_report_and_table(predicted, monkeypatch):
             for line in shown.splitlines()
             if line.startswith('|')
         ]
-        assert ' '.join(head) == (
-            f'{kind} AP AP50 AP75 APs APm APl AR100 ARs ARm ARl'
-        )
         assert [row[0] for row in rows] == [*classes, 'all']
-        assert rows[-1][1] == f'{part["all"]["AP"]:.3f}'
-        assert rows[0][7] == f'{part["classes"]["circle"]["AR100"]:.3f}'
-        assert rows[-1][6] == rows[-1][10] == '-'
+        for row, values in zip(
+            rows, [*part['classes'].values(), part['all']], strict=True
+        ):
+            shown_values = dict(zip(head, row, strict=True))
+            for name in ('AP', 'AP50', 'APl', 'AR100', 'ARs'):
+                value = values[name]
+                text = '-' if value is None else f'{value:.3f}'
+                assert shown_values[name] == text
 
 
 def test_classes_keep_their_names(predicted, tmp_path):
@@ -650,16 +589,23 @@ def test_classes_keep_their_names(predicted, tmp_path):
 # Refused before any work.
 
 
-def test_bad_arguments(predicted, tmp_path):
-    build = partial(FastCocoMetric, ann_file=str(predicted[0]))
-    for options, message in (
-        (dict(backend='fast'), "'faster' or 'pycocotools', got 'fast'"),
-        (dict(proposal_nums=(10, 100)), r'three numbers.*got \(10, 100\)'),
-        (dict(metric_items=['AP']), "'AP' is none of mAP, mAP_50"),
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(backend='fast'), "got 'fast'"),
+        (dict(proposal_nums=(10, 100)), r'got \(10, 100\)'),
+        (dict(metric_items=['AP']), "'AP'"),
         (dict(use_mp_eval=True), '--eval-backend pycocotools'),
-    ):
-        with pytest.raises(InputError, match=message):
-            build(**options)
+    ],
+)
+def test_bad_arguments(predicted, options, message):
+    file = str(predicted[0])
+    with pytest.raises(InputError, match=message):
+        FastCocoMetric(ann_file=file, **options)
+
+
+def test_unusual_arguments(predicted):
+    build = partial(FastCocoMetric, ann_file=str(predicted[0]))
     build(metric='proposal_fast', proposal_nums=(10, 100))
     build(backend='pycocotools', use_mp_eval=True)
 
@@ -674,7 +620,7 @@ def test_unsound_annotations(predicted, tmp_path, key, value):
         del content['annotations'][2][key]
     file = tmp_path / 'unsound.json'
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=f"annotation 3 has no .*'{key}'"):
+    with pytest.raises(InputError, match=f"annotation 3 .*'{key}'"):
         FastCocoMetric(ann_file=str(file))
     FastCocoMetric(
         ann_file=str(file), format_only=True, outfile_prefix=str(tmp_path)
@@ -726,60 +672,5 @@ def test_choice_of_engine():
         assert metric.backend == 'pycocotools'
     assert cfg.val_evaluator.metric == 'bbox'
     assert cfg.test_evaluator[1] == before
-    with pytest.raises(InputError, match='--eval-backend faster: no evalu'):
+    with pytest.raises(InputError, match='--eval-backend faster'):
         set_eval_backend(Config(dict(test_evaluator=other)), 'faster')
-
-
-# The benchmark.
-
-
-def test_replicated_pairs():
-    truth, found = random_case(3)
-    grown, more = eval_speed.replicate(truth, found, 20)
-    assert len(grown['images']) == 24
-    assert len({image['id'] for image in grown['images']}) == 24
-    assert len(more) == 4 * len(found)
-    ids = [one['id'] for one in grown['annotations']]
-    assert len(set(ids)) == len(ids) == 4 * len(truth['annotations'])
-    once, often = (
-        run('pycocotools', *case, 'bbox')
-        for case in ((truth, found), (grown, more))
-    )
-    # As many copies of every match: the same recall.
-    np.testing.assert_allclose(often.stats[6:], once.stats[6:])
-
-
-@pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_engines_are_timed(tmp_path, kind):
-    files = [tmp_path / name for name in ('gt.json', 'dt.json')]
-    for file, content in zip(
-        files, random_case(4, kind == 'segm'), strict=True
-    ):
-        file.write_text(json.dumps(content))
-    speed = eval_speed.compare(*files, kind, images=12, runs=3)
-    assert speed.images == 12
-    assert speed.difference <= 1e-9
-    for engine in ENGINES:
-        assert len(speed.seconds[engine]) == 3
-        assert 0 < speed.medians[engine] < 10
-        assert speed.spreads[engine] > 0
-    medians = speed.medians
-    assert speed.ratio == medians['pycocotools'] / medians['faster']
-
-
-def test_engines_must_agree(tmp_path, monkeypatch):
-    truth, found = random_case(5)
-    files = [tmp_path / name for name in ('gt.json', 'dt.json')]
-    for file, content in zip(files, (truth, found), strict=True):
-        file.write_text(json.dumps(content))
-    evaluate = eval_speed.evaluate
-
-    def shifted(*arguments):
-        seconds, result = evaluate(*arguments)
-        if arguments[-1] == 'faster':
-            result['recall'] += 1e-8
-        return seconds, result
-
-    monkeypatch.setattr(eval_speed, 'evaluate', shifted)
-    with pytest.raises(InputError, match='recall of bbox differs by 1'):
-        eval_speed.compare(*files, 'bbox', images=6, runs=1)

@@ -370,7 +370,14 @@ def test_neck_refuses():
     ],
     ids=lambda cfg: cfg['type'],
 )
-@pytest.mark.parametrize('name', ['ECA', 'CBAM', 'GC'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'ECA',
+        pytest.param('CBAM', marks=pytest.mark.slow),
+        pytest.param('GC', marks=pytest.mark.slow),
+    ],
+)
 def test_stock_backbones(cfg, name):
     """Their own positions suffice, with the right channels everywhere."""
     network = MODELS.build(cfg | dict(plugins=[plugin(name)]))
@@ -394,6 +401,7 @@ def run_python(code):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_mmsegmentation_needs_no_import_line():
     """Its ResNet takes three modules by dotted name alone."""
     pytest.importorskip('mmseg', exc_type=ImportError)
@@ -424,6 +432,7 @@ print(sorted({k.split('.')[2] for k in model.state_dict()
         assert f"'{key}'" in out
 
 
+@pytest.mark.slow
 def test_mmpretrain_classifier():
     """ImageClassifier over mmdet's ResNet, which has the plugins it lacks."""
     try:

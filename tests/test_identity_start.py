@@ -56,6 +56,7 @@ def test_starts_differ_in_nothing_else(tmp_path):
     assert paper['load_from'] == 'epoch_8.pth'
 
 
+@pytest.mark.slow
 def test_identity_start_has_the_ap_of_the_detector(shapes, tmp_path):
     """Before the first step: a detector of random weights will do."""
     cfg = Config.fromfile(CONFIG)

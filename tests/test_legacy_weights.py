@@ -4,18 +4,19 @@ The heads of 1.x are written out in numpy. On a feature map of one pixel a
 3 x 3 convolution is its central weight.
 """
 
-import copy
+import functools
+import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import ROOT, load_config, run_tool
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.converters import ecanet_coco
-from mmdet_attn.weights.strict import load_strictly
+from mmdet_attn.weights.converters.ecanet_coco import ECANET_COCO
+from mmdet_attn.weights.fit import load_strictly
 
 RELEASED = sorted(f.stem for f in ROOT.glob('configs/released/*.py'))
 IN, MID, POOL = 3, 5, 2  # channels, hidden units, size of a region
@@ -235,7 +236,7 @@ def test_outputs_stay(case):
     shapes, outputs, wrong = CASES[case]
     state = state_of(shapes)
     before = {key: value.clone() for key, value in state.items()}
-    converted = ecanet_coco.convert(state)
+    converted = ECANET_COCO.convert(state)
     assert all(torch.equal(state[key], before[key]) for key in before)
     assert len(converted) == len(state)
     old, new = outputs(state)
@@ -259,7 +260,7 @@ def test_outputs_stay(case):
 
 def test_only_heads_change():
     state = state_of(ROWS | MASK)
-    converted = ecanet_coco.convert(state)
+    converted = ECANET_COCO.convert(state)
     for key, value in state.items():
         if key.startswith(('rpn_head.', 'neck.')):
             assert converted[key] is value
@@ -267,19 +268,22 @@ def test_only_heads_change():
             assert key not in converted
             assert f'roi_head.{key}' in converted
     retina = state_of(RETINA)
-    assert ecanet_coco.convert(retina) == retina
-    assert ecanet_coco.DESCRIPTION
+    assert ECANET_COCO.convert(retina) == retina
 
 
-def as_released(name):
-    """State of 1.x for a config of ours, of shapes only."""
+@functools.cache
+def built(name):
+    """A detector of a config, of shapes only."""
     from mmdet.registry import MODELS
 
     init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs/released' / f'{name}.py')
     with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-    state = {}
+        return MODELS.build(load_config(f'released/{name}').model)
+
+
+def as_released(name):
+    """A detector of ours, and its weights as 1.x would have them."""
+    model, state = built(name), {}
     for key, value in model.state_dict().items():
         key = key.removeprefix('roi_head.')
         more = {'fc_reg': 4, 'conv_logits': 1}.get(key.split('.')[-2], 0)
@@ -287,22 +291,32 @@ def as_released(name):
     return model, state
 
 
+def without(state, pattern):
+    return {k: v for k, v in state.items() if not re.match(pattern, k)}
+
+
 @pytest.mark.parametrize('name', RELEASED)
-def test_host_takes_the_converted_weights(name):
-    from mmdet.registry import MODELS
-
+def test_released_config_takes_the_converted_weights(name):
     model, state = as_released(name)
-    host = ecanet_coco.host(state)
-    converted = ecanet_coco.convert(state)
-    with torch.device('meta'):
-        twin = MODELS.build(copy.deepcopy(host))
-    load_strictly(twin, converted)
-    load_strictly(model, converted)
-    expected = Config.fromfile(ROOT / 'configs/released' / f'{name}.py').model
-    expected.backbone.plugins = host.backbone.plugins
-    assert host == expected
+    load_strictly(model, ECANET_COCO.convert(state))
+    found = ECANET_COCO.backbone_cfg(state)
+    expected = load_config(f'released/{name}').model
+
+    def sizes(cfg):
+        """Kernel sizes by stage."""
+        plugins = cfg.backbone.pop('plugins')
+        return [
+            plugin['cfg']['kernel_size']
+            for stage in range(4)
+            for plugin in plugins
+            if plugin.get('stages', (True,) * 4)[stage]
+        ]
+
+    assert sizes(found) == sizes(expected)
+    assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name', ['mask_rcnn_r50_eca_k3377', 'retinanet_r50_eca_k3377']
 )
@@ -338,21 +352,30 @@ def test_host_takes_kernel_sizes_from_the_weights():
     for key in list(state):
         if key.startswith('backbone.layer2.') and '.eca.' in key:
             state[key] = torch.empty(1, 1, 5, device='meta')
-    plugins = ecanet_coco.host(state).backbone.plugins
-    assert [p['cfg']['kernel_size'] for p in plugins] == [3, 5, 7, 7]
-    state['backbone.layer2.1.eca.conv.weight'] = torch.empty(1, 1, 9)
-    with pytest.raises(InputError, match=r'sizes \[5, 9\]; .* one per stage'):
-        ecanet_coco.host(state)
-    del state['backbone.layer2.1.eca.conv.weight']
-    with pytest.raises(InputError, match=r'4 blocks, 1 without ECA'):
-        ecanet_coco.host(state)
-    short = {k: v for k, v in state.items() if '.layer3.5.' not in k}
-    short['backbone.layer2.1.eca.conv.weight'] = torch.empty(1, 1, 5)
-    with pytest.raises(InputError, match=r'5 blocks; ECA-Net released'):
-        ecanet_coco.host(short)
+    plugins = ECANET_COCO.backbone_cfg(state).backbone.plugins
+    assert [p['cfg']['kernel_size'] for p in plugins] == [3, 5, 7]
+    assert plugins[2]['stages'] == (False, False, True, True)
+    key = 'backbone.layer2.1.eca.conv.weight'
+    with pytest.raises(InputError, match=r'says 5, 9 in stage 2'):
+        ECANET_COCO.backbone_cfg({**state, key: torch.empty(1, 1, 9)})
+    for lost, message in (
+        (r'.*layer2.*\.eca\.', r'no eca.* in stage 2'),
+        (r'.*\.layer3\.5\.', r'stages of 3, 4, 5, 3'),
+    ):
+        with pytest.raises(InputError, match=message):
+            ECANET_COCO.backbone_cfg(without(state, lost))
 
 
-@pytest.mark.parametrize('function', [ecanet_coco.convert, ecanet_coco.host])
+def test_a_block_without_its_module_is_refused():
+    model, state = as_released('retinanet_r50_eca_k3377')
+    less = without(state, r'backbone\.layer2\.1\.eca')
+    with pytest.raises(InputError, match=r'1 in the config, not in the check'):
+        load_strictly(model, ECANET_COCO.convert(less))
+
+
+@pytest.mark.parametrize(
+    'function', [ECANET_COCO.convert, ECANET_COCO.backbone_cfg]
+)
 @pytest.mark.parametrize(
     ('shapes', 'change', 'message'),
     [

@@ -12,7 +12,7 @@ from mmdet_attn.errors import InputError
 
 
 class _PluginBlock(nn.Module):
-    """A residual block whose plugins are put in once it is built."""
+    """A residual block that takes plugins after it is built."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,6 +37,7 @@ class _PluginBlock(nn.Module):
         return [name for names in self.inserted.values() for name in names]
 
     def attend(self, position: str, x: Tensor) -> Tensor:
+        """Apply the plugins of a position in the order of their insertion."""
         for name in self.inserted.get(position, ()):
             x = getattr(self, name)(x)
         return x

@@ -60,23 +60,23 @@ class AttentionInvertedResidual(InvertedResidual):
 class AttentionMobileNetV2(MobileNetV2):
     """MobileNetV2 with attention in its blocks.
 
-    By default that of ECA-MobileNetV2: ECA with k = 1 in blocks of fewer than
-    96 output channels and k = 3 in the others.
+    The default is ECA-MobileNetV2: ECA with k = 1 in blocks of fewer than 96
+    output channels, and with k = 3 in the others. Input is `(N, 3, H, W)`,
+    output are the maps of the chosen layers.
 
     Args:
-        args: As of ``mmdet.MobileNetV2``; ``(N, 3, H, W)`` in, the feature
-            maps of the chosen layers out.
+        args: As of `mmdet.MobileNetV2`.
         plugin: Type and arguments of the module.
-        narrow: What differs in blocks of fewer than 96 channels; by default
-            k = 1 for ECA, nothing for a ``plugin`` of your own.
-        position: ``after_conv3``, behind the last batch norm of every block;
-            or ``after_conv2``, behind the depthwise convolution's activation,
-            on the hidden channels of the blocks that expand, as Coordinate
-            Attention's authors have it.
-        kwargs: As of ``mmdet.MobileNetV2``.
+        narrow: Arguments that differ in blocks of fewer than 96 channels. The
+            default is k = 1 for ECA, and nothing for another `plugin`.
+        position: `after_conv3` is behind the last batch norm of every block.
+            `after_conv2` is behind the activation of the depthwise
+            convolution, on the hidden channels of the blocks that expand, as
+            Coordinate Attention's authors have it.
+        kwargs: As of `mmdet.MobileNetV2`.
 
     Raises:
-        ValueError: ``position`` is neither of the two.
+        InputError: `position` is neither of the two.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class AttentionMobileNetV2(MobileNetV2):
         stride: int,
         expand_ratio: int,
     ) -> Sequential:
-        """As of ``mmdet.MobileNetV2``, with blocks that take attention."""
+        """As of `mmdet.MobileNetV2`, with blocks that take attention."""
         blocks = []
         for index in range(num_blocks):
             blocks.append(
@@ -127,5 +127,5 @@ class AttentionMobileNetV2(MobileNetV2):
                 )
             )
             self.in_channels = out_channels
-        # mmengine's, which passes init_weights on; stock's torch one does not.
+        # mmengine's Sequential calls init_weights of its blocks, torch's not.
         return Sequential(*blocks)

@@ -1,4 +1,4 @@
-"""ResNet that takes attention where that of MMDetection does not."""
+"""ResNet that takes attention where stock ResNet does not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,26 +20,30 @@ from mmdet_attn.errors import InputError
 class AttentionResNet(ResNet):
     """ResNet with plugins in any block, at any position.
 
-    Without ``plugins``, and wherever stock ``mmdet.ResNet`` can take them too,
-    its keys and outputs are those of stock. It adds: plugins in the blocks of
-    ResNet-18 and -34; the position ``after_block``, behind the last ReLU; the
-    choice of ``blocks``; and under ``norm_eval`` the norm layers of plugins
-    that no pretrained weights have reached stay in train mode, except in
-    frozen stages: their statistics would be those of nothing.
+    Without `plugins`, and wherever stock `mmdet.ResNet` can take them, its
+    keys and outputs are those of stock. It adds:
+
+    - plugins in the blocks of ResNet-18 and ResNet-34,
+    - the position `after_block`, behind the last ReLU,
+    - the choice of `blocks`,
+    - batch norm that learns: under `norm_eval`, the norm layers of plugins
+      without pretrained weights stay in train mode, except in frozen stages.
+      In eval mode their statistics would stay at mean 0 and variance 1.
+
+    Input is `(N, 3, H, W)`, output are the maps of the chosen stages.
 
     Args:
-        args: As of ``mmdet.ResNet``; ``(N, 3, H, W)`` in, the feature maps
-            of the chosen stages out.
-        plugins: Dictionaries with ``cfg`` (type and arguments, perhaps
-            ``postfix``), ``position`` (``after_conv1``, ``after_conv2``,
-            ``after_conv3`` where the block has one, ``after_block``), and
-            optionally ``stages`` (one truth value for each stage) and
-            ``blocks`` (indices in a stage; -1 is its last).
-        init_cfg: As of ``mmdet.ResNet``.
-        kwargs: As of ``mmdet.ResNet``.
+        args: As of `mmdet.ResNet`.
+        plugins: Dictionaries with `cfg` (type and arguments, perhaps
+            `postfix`) and `position` (`after_conv1`, `after_conv2`,
+            `after_conv3` where the block has one, or `after_block`).
+            Optional are `stages` (one truth value for each stage) and
+            `blocks` (indices in a stage; -1 is its last).
+        init_cfg: As of `mmdet.ResNet`.
+        kwargs: As of `mmdet.ResNet`.
 
     Raises:
-        ValueError: A plugin has an unknown key or position, too few stages,
+        InputError: A plugin has an unknown key or position, too few stages,
             or a block that a stage does not have.
     """
 
@@ -69,6 +73,7 @@ class AttentionResNet(ResNet):
 
     @property
     def stages(self) -> list[nn.Sequential]:
+        """The residual stages, each a sequence of blocks."""
         return [getattr(self, name) for name in self.res_layers]
 
     def _insert(self, plugin: dict) -> None:
@@ -116,7 +121,7 @@ class AttentionResNet(ResNet):
 
     def init_weights(self) -> None:
         if self._zero_residuals:
-            # Stock decides this by the class of the block, which is ours.
+            # Stock decides this by the class of the block; ours is another.
             for stage in self.stages:
                 for block in stage:
                     last = 'norm3' if hasattr(block, 'conv3') else 'norm2'
@@ -142,5 +147,5 @@ class AttentionResNet(ResNet):
 def _remember_loading(
     norm: Any, state_dict: dict, prefix: str, *_: Any
 ) -> None:
-    """While a backbone loads its pretrained weights: did they reach this?"""
+    """Note whether the pretrained weights of a backbone have this layer."""
     norm.pretrained = prefix + 'running_mean' in state_dict

@@ -1,4 +1,4 @@
-"""Results of trainings, finished or not, beside those of the ECA-Net paper."""
+"""Compare trainings, finished or not, with the ECA-Net paper."""
 
 import argparse
 import json
@@ -12,33 +12,33 @@ from mmdet_attn.cli import check_output, user_errors
 from mmdet_attn.study.results.compare import compare
 from mmdet_attn.study.results.curves import plot_comparison
 from mmdet_attn.study.results.data import as_json
-from mmdet_attn.study.results.report import markdown
+from mmdet_attn.study.results.markdown import markdown
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Give an attention's training together with its baseline (the "
-        'same detector and backbone without attention): only their gain can '
-        "be compared fairly with the paper's.",
+        epilog='Give a training with attention together with its baseline '
+        '(the same detector and backbone without attention): only the gain '
+        "can be compared fairly with the paper's.",
     )
     parser.add_argument(
         'work_dir',
         nargs='+',
         metavar='WORK_DIR',
-        help='the --work-dir of a training; which row of the paper it is, '
-        'its config decides and not its name',
+        help='the --work-dir of a training; its config decides which row of '
+        'the paper it is, not its name',
     )
     parser.add_argument(
-        '--markdown', metavar='FILE.md', help='write the report here, too'
+        '--markdown', metavar='FILE.md', help='write the report to this file'
     )
     parser.add_argument(
-        '--json', metavar='FILE.json', help='write everything here as data'
+        '--json', metavar='FILE.json', help='write everything as data'
     )
     parser.add_argument(
         '--plot',
         metavar='FILE.png',
-        help='draw loss, learning rate and AP over epochs',
+        help='plot loss, learning rate and AP over epochs',
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Parameters and GFLOPs of detectors, beside those of the ECA-Net paper."""
+"""Count parameters and GFLOPs of detectors, beside the ECA-Net paper's."""
 
 import argparse
 import json
@@ -29,16 +29,19 @@ def parse_args():
         nargs=2,
         default=(800, 1280),
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the image in pixels (default: 800 1280, as in the paper)',
+        help='size of the image in pixels (default: 800 1280, as in the '
+        'paper)',
     )
     parser.add_argument(
         '--convention',
         choices=['paper', 'mmengine'],
         default='paper',
         help="paper: MMDetection's counter of 2019, trainable parameters; "
-        'mmengine: its own counter, all parameters (default: paper)',
+        "mmengine: mmengine's counter, all parameters (default: paper)",
     )
-    parser.add_argument('--json', metavar='FILE', help='write the rows here')
+    parser.add_argument(
+        '--json', metavar='FILE', help='write the rows to this file'
+    )
     return parser.parse_args()
 
 
@@ -56,36 +59,27 @@ def main():
             raise InputError(f'{file}: no such config.')
     if args.json and not Path(args.json).parent.is_dir():
         raise InputError(f'--json {args.json}: there is no such folder.')
+    table = Table(
+        title=' x '.join(map(str, args.shape))
+        + f' pixels, counted as {args.convention}'
+    )
+    table.add_column('config', no_wrap=True)
+    for head in ('#Param M', 'paper', 'GFLOPs', 'paper'):
+        table.add_column(head, justify='right')
     rows = []
     for file in track(files, 'counting', transient=True):
         found = complexity(
             Config.fromfile(file), tuple(args.shape), args.convention
         )
         paper = TABLE_5.get(Path(file).stem)
-        rows.append(
-            {
-                'config': str(file),
-                'params_m': found.params_m,
-                'gflops': found.gflops,
-                'paper_params_m': paper and paper.params_m,
-                'paper_gflops': paper and paper.gflops,
-            }
-        )
-    height, width = args.shape
-    table = Table(
-        title=f'{height} x {width} pixels, counted as {args.convention}'
-    )
-    table.add_column('config', no_wrap=True)
-    for head in ('#Param M', 'paper', 'GFLOPs', 'paper'):
-        table.add_column(head, justify='right')
-    for row in rows:
-        table.add_row(
-            Path(row['config']).stem,
-            number(row['params_m']),
-            number(row['paper_params_m']),
-            number(row['gflops']),
-            number(row['paper_gflops']),
-        )
+        row = {
+            'params_m': found.params_m,
+            'paper_params_m': paper and paper.params_m,
+            'gflops': found.gflops,
+            'paper_gflops': paper and paper.gflops,
+        }
+        rows.append({'config': str(file), **row})
+        table.add_row(Path(file).stem, *map(number, row.values()))
     Console().print(table)
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=2) + '\n')

@@ -1,6 +1,6 @@
 """Convert an official checkpoint to the names of this package.
 
-The result has been loaded strictly into the model that it is for.
+The result is written if the model that it is for loads it strictly.
 """
 
 import argparse
@@ -13,19 +13,15 @@ from mmdet_attn import __version__
 from mmdet_attn.cli import require_stack, user_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
-from mmdet_attn.weights.converters.report import moves
-from mmdet_attn.weights.files import (
-    check_output,
-    sha256,
-    write_checkpoint,
-)
-from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+from mmdet_attn.weights.converters.moves import moves
+from mmdet_attn.weights.load import read_checkpoint, state_dict_of
+from mmdet_attn.weights.save import check_target, sha256, write_checkpoint
 
 
 def parse_args():
     sources = '\n'.join(
-        f'  {name:<13} {module.DESCRIPTION}'
-        for name, module in SOURCES.items()
+        f'  {source.name:<13} {source.description}'
+        for source in SOURCES.values()
     )
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -43,7 +39,7 @@ def parse_args():
     parser.add_argument(
         '--config',
         help='the config whose model the weights are for (default: the '
-        'backbone that they say they are of)',
+        'backbone that their shapes tell)',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite OUTPUT if it exists'
@@ -58,7 +54,7 @@ def parse_args():
 
 
 def check_paths(args):
-    check_output(args.output, args.force, args.input)
+    check_target(args.output, args.force, args.input)
     if '://' in args.input:
         raise InputError(f'{args.input}: download it first, then its path.')
     if args.config and not Path(args.config).is_file():
@@ -70,6 +66,11 @@ def read(args):
     if not state:
         raise InputError(f'{args.input} holds no weights.')
     return state
+
+
+def settings(cfg):
+    """Arguments of a backbone, as a config has them."""
+    return ', '.join(f'{k}={v!r}' for k, v in cfg.items() if k != 'type')
 
 
 def show(state, converted):
@@ -100,26 +101,29 @@ def main():
     args = parse_args()
     check_paths(args)
     require_stack()
-    from mmdet_attn.weights.converters.check import (
+    from mmdet_attn.weights.converters.target import (
         check_fit,
-        model_of,
-        unlike,
+        target_cfg,
+        untested_differences,
     )
 
     source = SOURCES[args.source]
     state = read(args)
     converted = source.convert(state)
     show(state, converted)
-    if hasattr(source, 'config_line'):
-        print(f'Kernel sizes, for the backbone: {source.config_line(state)}')
     if args.config:
-        cfg = model_of(args.config, converted)
+        cfg = target_cfg(args.config, converted)
     else:
-        cfg = source.host(state)
-    if args.config and 'backbone' not in cfg:
-        for difference in unlike(source.host(state), cfg):
-            print(f'NOTE: {difference}: it fits, and computes otherwise.')
-    check_fit(cfg, converted, getattr(source, 'PLAIN', False))
+        cfg = source.backbone_cfg(state)
+    if 'backbone' not in cfg:
+        trained = source.backbone_cfg(state)
+        print(f'For the backbone: {settings(trained)}')
+        for difference in untested_differences(trained, cfg):
+            print(
+                f'NOTE: {difference}. The weights fit, but the network '
+                'computes something else.'
+            )
+    check_fit(cfg, converted, source.plain, source.name)
     write(args, converted)
     fits = args.config or cfg['type']
     print(f'{args.output}: {len(converted)} tensors, which fit {fits}.')

@@ -1,8 +1,9 @@
 """Insert attention into a trained detector, as in the papers and as identity.
 
-Trains the demo's small detector without attention on the shapes set, inserts
-each module either way, trains on, and shows AP right after insertion and after
-every epoch. Carries on where it was interrupted. Up to 20 minutes on 2 cores.
+This trains the demo's small detector without attention on the shapes set,
+inserts each module in either way and trains on. It shows AP right after the
+insertion and after every epoch. Called again, it goes on where it was
+interrupted. It takes up to 20 minutes on 2 cores.
 """
 
 import argparse
@@ -40,21 +41,28 @@ def parse_args():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        '--modules', nargs='+', default=['ECA', 'SE', 'CBAM'], help='gates'
+        '--modules',
+        nargs='+',
+        default=['ECA', 'SE', 'CBAM'],
+        help='names of gates',
     )
     parser.add_argument(
-        '--seeds', nargs='+', type=int, default=[0, 1, 2], help='of each'
+        '--seeds',
+        nargs='+',
+        type=int,
+        default=[0, 1, 2],
+        help='seeds of each training',
     )
     parser.add_argument(
-        '--epochs', type=int, default=3, help='after the insertion'
+        '--epochs', type=int, default=3, help='epochs after the insertion'
     )
     parser.add_argument(
         '--work-dir',
         default='work_dirs/identity_start',
-        help='gets the set, all trainings, results.json and results.png',
+        help='folder for the set, all trainings, results.json, results.png',
     )
     parser.add_argument(
-        '--workers', type=int, default=2, help='trainings at a time, on CPU'
+        '--workers', type=int, default=2, help='trainings at the same time'
     )
     return parser.parse_args()
 
@@ -67,7 +75,7 @@ def check(args):
         ):
             raise InputError(f'--modules: mmdet_attn has no module {name}.')
         try:
-            module(64, identity_init=True)
+            getattr(mmdet_attn, name)(64, identity_init=True)
         except TypeError as error:
             raise InputError(
                 f'--modules: {name} has no identity_init to compare with.'
@@ -78,7 +86,7 @@ def check(args):
 
 
 def train_plain(work, data, workers):
-    """The checkpoint of the detector without attention."""
+    """Train without attention, unless it is done; return the checkpoint."""
     folder = work / 'plain'
     last = folder / 'last_checkpoint'
     if not (folder / 'epoch_8.pth').is_file():

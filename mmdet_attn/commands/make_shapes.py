@@ -1,4 +1,4 @@
-"""Render a small COCO-format detection set of coloured shapes."""
+"""Draw a small detection set of coloured shapes in COCO format."""
 
 import argparse
 

@@ -1,7 +1,7 @@
-"""Make a checkpoint of a training fit to be published.
+"""Make a published checkpoint from a checkpoint of a training.
 
-Optimizer, schedulers and log are taken out; config, class names and versions
-are kept; the hash of the file goes into its name. Anybody can load the result
+Optimizer, schedulers and log are left out. Config, class names and versions
+are kept. The name of the file gets its hash. Anybody can load the result
 safely (weights_only=True).
 """
 
@@ -12,9 +12,12 @@ import torch
 
 from mmdet_attn.cli import user_errors
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.files import check_output, write_checkpoint
-from mmdet_attn.weights.publish import publish
-from mmdet_attn.weights.safe import read_checkpoint
+from mmdet_attn.weights.load import read_checkpoint
+from mmdet_attn.weights.save import (
+    check_target,
+    for_publication,
+    write_checkpoint,
+)
 
 
 def parse_args():
@@ -23,7 +26,7 @@ def parse_args():
     parser.add_argument(
         'output',
         metavar='OUTPUT.pth',
-        help='what to call it; OUTPUT-12345678.pth is written',
+        help='its name; OUTPUT-12345678.pth is written',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite OUTPUT if it exists'
@@ -42,14 +45,14 @@ def main():
     args = parse_args()
     if not args.output.endswith('.pth'):
         raise InputError(f'OUTPUT must end in .pth, got {args.output}.')
-    check_output(args.output, args.force, args.input)
+    check_target(args.output, args.force, args.input)
     checkpoint = read_checkpoint(args.input, args.trust_checkpoint)
     try:
-        content = publish(checkpoint)
+        content = for_publication(checkpoint)
     except InputError as error:
         raise InputError(f'{args.input} is {error}') from None
     file = write_checkpoint(content, args.output, name_by_hash=True)
-    torch.load(file, weights_only=True)  # what is promised
+    torch.load(file, weights_only=True)  # the promise of the help text
     before, after = (
         Path(f).stat().st_size / 2**20 for f in (args.input, file)
     )

@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint: COCO summary; AP, AP by size and recall per class.
+"""Evaluate a checkpoint.
 
-All statistics in full precision are in WORK_DIR/TIME/TIME_metrics.json, where
-the metric is mmdet_attn.FastCocoMetric, as in our configs.
+Prints the COCO summary and, for each class, AP, AP by size and recall.
+WORK_DIR/TIME/TIME_metrics.json has all statistics in full precision if the
+metric of the config is mmdet_attn.FastCocoMetric, as in our configs.
 """
 
 from copy import deepcopy
@@ -13,8 +14,8 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.evaluation.report import write_reports
 from mmdet_attn.launch import build_runner
-from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
-from mmdet_attn.weights.strict import load_strictly
+from mmdet_attn.weights.fit import load_strictly
+from mmdet_attn.weights.load import read_ahead, state_dict_of
 
 
 def parse_args():
@@ -36,14 +37,14 @@ def parse_args():
     parser.add_argument(
         '--non-strict',
         action='store_true',
-        help='evaluate although keys are missing, unexpected or of another '
-        'shape; what is missing is random',
+        help='evaluate although weights are missing, left over or of another '
+        'shape; missing ones are random',
     )
     return parser.parse_args()
 
 
 def add_tta(cfg):
-    """Wrap the model: detections of the image and its mirror are merged."""
+    """Merge the detections of the image and of its mirror image."""
     for evaluator in coco_metrics(cfg, 'test'):
         metric = evaluator.get('metric', 'bbox')
         if 'segm' in metric:
@@ -76,13 +77,11 @@ def main():
     args = parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl, got {args.out}.')
-    state = state_dict_of(
-        read_checkpoint(args.checkpoint, args.trust_checkpoint)
-    )
+    content = read_ahead(args.checkpoint, args.trust_checkpoint)
     cfg = load_config(args, 'val')
     cfg.load_from = args.checkpoint
     for evaluator in coco_metrics(cfg, 'test'):
-        evaluator.classwise = True
+        evaluator['classwise'] = True
     if args.show_dir:
         cfg.default_hooks.visualization.update(
             draw=True, test_out_dir=args.show_dir
@@ -95,7 +94,8 @@ def main():
         detector = runner.model
         while hasattr(detector, 'module'):  # data parallel, --tta
             detector = detector.module
-        load_strictly(detector, state)
+        load_strictly(detector, state_dict_of(content))
+    del content  # the runner has it
     if args.out:
         from mmdet.evaluation import DumpDetResults
 

@@ -5,8 +5,8 @@ from mmengine.runner import find_latest_checkpoint
 from mmdet_attn.cli import config_parser, load_config, user_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
+from mmdet_attn.weights.load import read_ahead
 from mmdet_attn.weights.plugins import FrozenPluginHook
-from mmdet_attn.weights.safe import read_checkpoint, set_trust
 
 
 def parse_args():
@@ -25,7 +25,7 @@ def parse_args():
         nargs='?',
         const='auto',
         metavar='CKPT',
-        help='carry on from this checkpoint, or without a name from the '
+        help='carry on from this checkpoint; without a name, from the '
         'latest one in the work directory',
     )
     return parser.parse_args()
@@ -35,7 +35,6 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = load_config(args, 'train', 'val')
-    set_trust(args.trust_checkpoint)
 
     if args.amp:
         from mmengine.device import get_device
@@ -56,7 +55,7 @@ def main():
         cfg.load_from = None if args.resume == 'auto' else args.resume
         latest = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
         if latest:
-            read_checkpoint(latest, args.trust_checkpoint)
+            read_ahead(latest, args.trust_checkpoint)
 
     runner = build_runner(cfg)
     runner.register_hook(FrozenPluginHook())

@@ -1,4 +1,7 @@
-"""Show what the attention of a detector does in images: PNGs and a page."""
+"""Show what the attention of a detector does in images.
+
+Writes PNGs, and one HTML page that holds them all.
+"""
 
 import argparse
 from pathlib import Path
@@ -26,24 +29,27 @@ def parse_args():
         '--out',
         metavar='DIR',
         default='outputs/attention',
-        help='gets index.html and the PNGs',
+        help='folder for index.html and the PNGs',
     )
     parser.add_argument(
         '--ann',
         metavar='FILE',
-        help='a COCO annotation file of the images: channel weights by class '
-        'instead of by image',
+        help='a COCO annotation file of the images, to show channel weights '
+        'by class and not by image',
     )
     parser.add_argument(
         '--shown',
         type=int,
         metavar='N',
         default=8,
-        help='images, from the first on, whose detections and heat maps are '
-        'drawn; the channel weights are those of all',
+        help='how many images have their detections and heat maps drawn; the '
+        'channel weights are those of all images',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='least score to draw'
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='least score of a box to draw',
     )
     parser.add_argument(
         '--device', help='such as cpu or cuda:0; the best there is if left out'
@@ -51,12 +57,12 @@ def parse_args():
     parser.add_argument(
         '--non-strict',
         action='store_true',
-        help='go on although the checkpoint does not fit the config',
+        help='go on if the checkpoint does not fit the config',
     )
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='let the checkpoint run code of its own while loading',
+        help='let the checkpoint run its own code while it is loaded',
     )
     return parser.parse_args()
 
@@ -86,7 +92,7 @@ def main():
         strict=not args.non_strict,
     )
     check_readable(images)
-    from mmdet_attn.look.report import attention_maps
+    from mmdet_attn.look.page import attention_maps
 
     page = attention_maps(
         inferencer,

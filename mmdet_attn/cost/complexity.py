@@ -1,11 +1,18 @@
 """Parameters and FLOPs of a detector, counted as in the ECA-Net paper.
 
-MMDetection's counter of 2019, which the paper used: one unit for each
-multiply-add of convolutions (and for each added bias) and linear layers, two
-for each element that a batch norm reads, one for each element that a ReLU
-writes or a pooling reads, nothing for sigmoids, products, RoIAlign and
-interpolation. Only trainable parameters count. The class-wise boxes and masks
-of a two-stage detector have a background class, as they had then.
+The paper used MMDetection's counter of 2019. Its units are:
+
+| operation | units |
+|---|---|
+| convolution, linear layer | 1 for each multiply-add |
+| bias of a convolution | 1 for each element written |
+| batch norm | 2 for each element read |
+| ReLU | 1 for each element written |
+| pooling | 1 for each element read |
+| sigmoid, product, RoIAlign, interpolation | 0 |
+
+Only trainable parameters count. The class-wise boxes and masks of a two-stage
+detector have a background class, as they had in 2019.
 """
 
 from math import prod
@@ -23,7 +30,7 @@ ROIS = {'bbox': 1000, 'mask': 100}
 
 
 class Complexity(NamedTuple):
-    """Parameters in millions, GFLOPs."""
+    """Parameters in millions, and GFLOPs."""
 
     params_m: float
     gflops: float
@@ -32,8 +39,8 @@ class Complexity(NamedTuple):
 class Dense(nn.Module):
     """The layers of a detector, without proposals, RoIAlign and NMS.
 
-    These depend on what is in the image; the heads of a two-stage detector
-    see 1000 boxes and 100 masks instead, as in the paper's count.
+    Those depend on the image. The heads of a two-stage detector see 1000
+    boxes and 100 masks instead, as in the paper's count.
     """
 
     detector: Any
@@ -93,8 +100,8 @@ def _addmm(bias, a, b, *args, out_shape, **kwargs) -> int:
     return _matmul(a, b, out_shape=out_shape)
 
 
-# Plain relu is absent: that counter saw layers, which work in place, and the
-# RPN's ReLU is a function call.
+# Plain relu is left out: the counter of 2019 saw layers, which work in place.
+# The RPN's ReLU is a function call.
 PAPER = {
     aten.convolution: _convolution,
     aten.mm: _matmul,
@@ -137,12 +144,12 @@ def complexity(
     Args:
         cfg: A detection config.
         shape: Height and width of the image in pixels.
-        convention: ``'paper'`` (see this module) or ``'mmengine'``: its own
+        convention: `'paper'` (see this file), or `'mmengine'`: mmengine's
             counter on the same layers, and all parameters.
 
     Raises:
-        InputError: The image is smaller than 32 x 32, the convention unknown,
-            or the detector of another build than :class:`Dense` knows.
+        InputError: The image is smaller than 32 x 32, the convention is
+            unknown, or the detector has several heads of a kind.
     """
     if min(shape) < 32:
         raise InputError(f'shape must be at least 32 x 32, got {shape}.')
@@ -154,7 +161,7 @@ def complexity(
     from mmengine.registry import init_default_scope
 
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    # For shapes alone nothing need be computed; mmengine's tracing needs it.
+    # Shapes are enough for us; mmengine traces a real computation.
     device = 'cpu' if convention == 'mmengine' else 'meta'
     with torch.device(device):
         detector = MODELS.build(cfg.model).to(device)

@@ -8,45 +8,10 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmdet_attn.cost.modules import Case, Setup
-from mmdet_attn.cost.timing import Run
+from mmdet_attn.cost.cases import Case, Setup
+from mmdet_attn.cost.timing import Step
 
 DETECTOR = 'faster_rcnn_r50'
-
-
-def _build(file: Path, part: str, setup: Setup) -> nn.Module:
-    """Of random weights, which take as long as trained ones."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmdet')
-    cfg = Config.fromfile(file).model
-    cfg.backbone.pop('init_cfg', None)
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.backbone if part == 'backbones' else cfg)
-    if setup.channels_last:
-        model.to(memory_format=torch.channels_last)
-    model.to(setup.device).train(setup.backward)
-    return model
-
-
-def _step(model: Any, part: str, image: Tensor, setup: Setup) -> Run:
-    if part == 'backbones':
-        return setup.step(model, model.parameters(), image)
-    from mmdet.testing import demo_mm_inputs
-
-    shapes = [tuple(image.shape[1:])] * len(image)
-    packed = demo_mm_inputs(len(image), shapes, num_items=[8] * len(image))
-    samples = [s.to(setup.device) for s in packed['data_samples']]
-    for sample in samples:
-        sample.set_metainfo({'pad_shape': tuple(image.shape[2:])})
-
-    def detect(x: Tensor) -> Any:
-        if setup.backward:
-            return model.parse_losses(model.loss(x, samples))[0]
-        return model.predict(x, samples)
-
-    return setup.step(detect, model.parameters(), image)
 
 
 def network_cases(
@@ -60,9 +25,9 @@ def network_cases(
     """Faster R-CNN R50, or its backbone, with each module and without.
 
     Args:
-        names: Of the modules; their configs are those of this repository.
+        names: Names of modules. Their configs are those of this package.
         configs: The folder of the configs.
-        part: ``'backbones'`` or ``'detectors'``.
+        part: `'backbones'` or `'detectors'`.
         size: Height and width of the images in pixels.
         batch: Images at once.
         setup: How they are run.
@@ -84,8 +49,43 @@ def network_cases(
         model = _build(file, part, setup)
         yield Case(
             name,
-            f'{batch} x 3 x {size[0]} x {size[1]}',
+            ' x '.join(map(str, image.shape)),
             sum(p.numel() for p in model.parameters()) - count,
             _step(model, part, image, setup),
             without,
         )
+
+
+def _build(file: Path, part: str, setup: Setup) -> nn.Module:
+    """Build with random weights, which take as long as trained ones."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(file).model
+    cfg.backbone.pop('init_cfg', None)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.backbone if part == 'backbones' else cfg)
+    if setup.channels_last:
+        model.to(memory_format=torch.channels_last)
+    model.to(setup.device).train(setup.backward)
+    return model
+
+
+def _step(model: Any, part: str, image: Tensor, setup: Setup) -> Step:
+    if part == 'backbones':
+        return setup.step(model, model.parameters(), image)
+    from mmdet.testing import demo_mm_inputs
+
+    shapes = [tuple(image.shape[1:])] * len(image)
+    packed = demo_mm_inputs(len(image), shapes, num_items=[8] * len(image))
+    samples = [s.to(setup.device) for s in packed['data_samples']]
+    for sample in samples:
+        sample.set_metainfo({'pad_shape': tuple(image.shape[2:])})
+
+    def detect(x: Tensor) -> Any:
+        if setup.backward:
+            return model.parse_losses(model.loss(x, samples))[0]
+        return model.predict(x, samples)
+
+    return setup.step(detect, model.parameters(), image)

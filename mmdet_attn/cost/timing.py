@@ -11,11 +11,20 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
-Run = Callable[[], object]
+Step = Callable[[], object]
 
 
-class Comparison(NamedTuple):
-    """Medians over the rounds; ``low`` and ``high`` are ratio quartiles."""
+class PairTime(NamedTuple):
+    """Times of a step and of another one, medians over the rounds.
+
+    Attributes:
+        ms: Milliseconds of the step.
+        other_ms: Milliseconds of the other one.
+        ratio: `ms / other_ms` within a round.
+        low: First quartile of the ratio.
+        high: Third quartile of the ratio.
+        rounds: How many rounds were run.
+    """
 
     ms: float
     other_ms: float
@@ -26,11 +35,11 @@ class Comparison(NamedTuple):
 
 
 def keep_memory() -> None:
-    """Tell glibc's malloc to keep what is freed, on a CPU.
+    """Tell glibc's malloc to keep freed memory, on a CPU.
 
-    It gives large buffers back to the system at once, and the page faults of
-    fresh ones can take seven times as long as a pass over the map. Elsewhere
-    than with glibc this does nothing.
+    It gives large buffers back to the system at once. The page faults of
+    fresh ones can take seven times as long as a pass over a feature map.
+    Without glibc this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if sys.platform != 'linux' or mallopt is None:
@@ -41,20 +50,23 @@ def keep_memory() -> None:
     mallopt(top_pad, 2**28)
 
 
-def compare(
-    run: Run, other: Run, rounds: int = 7, limit_s: float = 120
-) -> Comparison:
-    """Time two runs in turn, A B A B, after one of each to warm up.
+def time_pair(
+    step: Step, other: Step, rounds: int = 7, limit_s: float = 120
+) -> PairTime:
+    """Time two steps in turn, A B A B, after one of each to warm up.
 
     Args:
-        run: What is to be measured.
-        other: What it is measured against.
-        rounds: Of both; short runs are repeated within a round.
-        limit_s: No round starts after this many seconds, but three are run.
+        step: The step to measure.
+        other: The step to measure it against.
+        rounds: Rounds of both. Short steps are repeated within a round.
+        limit_s: No round starts after this many seconds, except for the
+            first three.
     """
     timers = [
-        Timer('run()', globals={'run': r}, num_threads=torch.get_num_threads())
-        for r in (run, other)
+        Timer(
+            'step()', globals={'step': s}, num_threads=torch.get_num_threads()
+        )
+        for s in (step, other)
     ]
     first = sum(timer.timeit(1).mean for timer in timers)
     number = max(1, int(0.1 / first))
@@ -62,16 +74,13 @@ def compare(
     while len(times) < rounds:
         if len(times) >= 3 and number * sum(map(sum, times)) > limit_s:
             break
-        pair = [timer.timeit(number).mean for timer in timers]
-        times.append((pair[0], pair[1]))
+        ours, theirs = (timer.timeit(number).mean for timer in timers)
+        times.append((ours, theirs))
     ratios = [a / b for a, b in times]
     low, _, high = statistics.quantiles(ratios, n=4, method='inclusive')
-    own, others = (
-        statistics.median(part) for part in zip(*times, strict=True)
-    )
-    return Comparison(
-        1e3 * own,
-        1e3 * others,
+    return PairTime(
+        1e3 * statistics.median(a for a, _ in times),
+        1e3 * statistics.median(b for _, b in times),
         statistics.median(ratios),
         low,
         high,
@@ -79,23 +88,24 @@ def compare(
     )
 
 
-def peak_mib(run: Run, device: str) -> float:
-    """The most memory that a run holds at once beyond what was there, in MiB.
+def peak_mib(step: Step, device: str) -> float:
+    """The most memory that a step holds at once, in MiB.
 
-    As torch's allocators count it.
+    What was there before does not count. The numbers are those of torch's
+    allocators.
     """
-    run()
+    step()
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run()
+        step()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    # Else the profiler reports its own starts and stops on stderr.
+    # Otherwise the profiler reports its own starts and stops on stderr.
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
-        result = run()
+        result = step()
     del result
     events = [
         (e.start_ns(), e.nbytes())

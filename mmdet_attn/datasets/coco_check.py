@@ -1,4 +1,4 @@
-"""Is a COCO annotation file sound enough to train on?"""
+"""Check that a COCO annotation file can be trained on."""
 
 import json
 from collections import Counter
@@ -8,21 +8,21 @@ import numpy as np
 
 from mmdet_attn.errors import InputError
 
-TOLERANCE = 1.0  # pixels a box may reach over its image: rounding
+TOLERANCE = 1.0  # pixels that a box may reach over its image, by rounding
 
 
 def check_annotations(file: Path, masks: bool = False) -> tuple[str, ...]:
-    """Class names of a COCO file, in its order, once it is found sound.
+    """Check a COCO file and return its class names, in its order.
 
     Args:
         file: The annotation file.
         masks: Whether every object must have a mask.
 
     Raises:
-        InputError: The file is no COCO detection file, has no images or no
-            categories, or annotations name unknown categories or images,
-            lack a mask, or have boxes that are no boxes or lie outside their
-            image. The message names the file and the first offending ids.
+        InputError: The file is no COCO detection file, it has no images or
+            no categories, an annotation names an unknown category or image,
+            a mask is missing, or a box is malformed or lies outside its
+            image. The message names the file and the first wrong ids.
     """
     try:
         content = json.loads(file.read_text(encoding='utf-8'))

@@ -1,4 +1,4 @@
-"""Any folder in COCO format becomes the dataset of a config."""
+"""Make a folder in COCO format the dataset of a config."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,16 +40,17 @@ def use_data_root(
 ) -> None:
     """Point a config at a folder in COCO format.
 
-    Data sets, evaluators, class names and the number of classes of every
-    head follow the annotation files; the test split is ``val``.
+    Datasets, evaluators, class names and the number of classes of every
+    head follow the annotation files. The test split is `val`.
 
     Args:
         cfg: A detection config, changed in place.
         root: The folder.
-        splits: What is needed of it.
+        splits: The splits that the folder must have.
 
     Raises:
-        InputError: A piece is missing or an annotation file is unsound.
+        InputError: A folder or file is missing, or an annotation file is
+            wrong.
     """
     path = Path(root)
     found = {split: find_split(path, split) for split in splits}
@@ -95,7 +96,7 @@ def use_data_root(
 
 
 def _metainfo(names: tuple[str, ...], old: dict) -> dict:
-    """Class names with colours; COCO's 80 are what mmdet has by default."""
+    """Class names and colours. mmdet has colours for 80 classes."""
     palette = old.get('palette')
     if palette is None or len(palette) != len(names):
         palette = 'random' if len(names) > 80 else None
@@ -103,7 +104,7 @@ def _metainfo(names: tuple[str, ...], old: dict) -> dict:
 
 
 def dicts_in(node) -> Iterator[dict]:
-    """All dictionaries in a piece of config, itself first."""
+    """All dictionaries in a part of a config, the part itself first."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())

@@ -1,8 +1,8 @@
-"""A small detection set in COCO format, drawn instead of downloaded.
+"""Draw a small detection set in COCO format, with no download.
 
-Coloured shapes of five classes on cluttered backgrounds, of different sizes,
-overlapping; some images hold a crowd. Boxes, areas and polygons describe what
-is visible. The same seed gives the same bytes.
+The images have coloured shapes of five classes and of different sizes, which
+overlap, on cluttered backgrounds. Some images have a crowd. Boxes, areas and
+polygons describe what is visible. The same seed gives the same bytes.
 """
 
 import json
@@ -15,14 +15,14 @@ import numpy as np
 from mmdet_attn.errors import InputError
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
-MIN_VISIBLE = 0.5  # of a shape's pixels; what shows less is not labelled
+MIN_VISIBLE = 0.5  # of a shape's pixels; hidden shapes have no label
 MAX_TURN = np.pi / 12
 MIN_CONTRAST = 90  # of 255, to what a shape covers, in at least one channel
 CROWD_RATE = 0.08  # of the images
 
 
 def outline(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Corners of a slightly turned shape of radius 1, ``(K, 2)``."""
+    """Corners `(K, 2)` of a slightly turned shape of radius 1."""
     radius: np.ndarray = np.ones(1)
     if kind == 'circle':
         angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -44,7 +44,7 @@ def outline(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Soft blobs, thin lines and noise: nothing to detect, much to see."""
+    """Soft blobs, thin lines and noise, without objects."""
     import cv2
 
     coarse = rng.uniform(60, 200, (6, 6, 3)).astype(np.float32)
@@ -71,9 +71,9 @@ def paint(
     corners: np.ndarray,
     rng: np.random.Generator,
 ) -> int:
-    """Draw one shape over what is there; its number of pixels is returned.
+    """Draw one shape over an image and return its number of pixels.
 
-    ``owner`` holds, for every pixel, the number of the topmost shape.
+    `owner` has the number of the topmost shape for every pixel.
     """
     import cv2
 
@@ -93,7 +93,7 @@ def paint(
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
-    """A mask in COCO's form: polygons along the edges of pixels."""
+    """COCO's polygons of a mask, along the edges of pixels."""
     import cv2
 
     # Contours run through pixel centres. On the doubled mask those lie a
@@ -126,7 +126,7 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 
 def draw(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
-    """One image ``(size, size, 3)`` and its annotations, without ids."""
+    """One image `(size, size, 3)` and its annotations, without ids."""
     image = background(size, rng)
     owner = np.zeros((size, size), np.int32)
     drawn: list[tuple[int, int, bool]] = []  # label, pixels, crowd
@@ -184,10 +184,10 @@ def make_shapes(
     seed: int = 0,
     progress: Callable[[int], object] = lambda done: None,
 ) -> None:
-    """Render the set at ``root``, in COCO's layout.
+    """Render the set at `root`, in COCO's layout.
 
     Args:
-        root: A new folder; gets ``train/``, ``val/`` and ``annotations/``.
+        root: A new folder, which gets `train/`, `val/` and `annotations/`.
         train: Number of training images.
         val: Number of validation images.
         size: Height and width of every image in pixels.
@@ -195,7 +195,7 @@ def make_shapes(
         progress: Called with 1 after each image.
 
     Raises:
-        InputError: ``root`` has files already, or a number is too small.
+        InputError: `root` has files already, or a number is too small.
     """
     import cv2
 
@@ -212,7 +212,7 @@ def make_shapes(
         raise InputError(
             f'{root} is not empty: name a new folder, or remove this one.'
         )
-    # Complete or not there at all, however it ends.
+    # The folder gets its name when it is complete.
     partial = root.with_name(root.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     (partial / 'annotations').mkdir(parents=True)

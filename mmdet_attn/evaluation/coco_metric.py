@@ -1,4 +1,4 @@
-"""mmdet's CocoMetric with a choice of engine, and a report by class."""
+"""mmdet's CocoMetric with a faster engine and a report by class."""
 
 import os.path as osp
 import tempfile
@@ -35,25 +35,29 @@ NAMES = (
 
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
-    """``mmdet.CocoMetric``, evaluated several times faster.
+    """`mmdet.CocoMetric`, several times faster.
 
-    Arguments, names and numbers are those of ``mmdet.CocoMetric``, with two
-    corrections: AP per class goes by category id, where mmdet mixes up the
-    names if the annotation file does not list its categories in the order of
-    their ids; and ``iou_thrs`` may be a number or a list, as a config has
-    it, with which mmdet fails at the end. After an evaluation ``report`` has
-    every statistic in full precision, by class, and None where there is
-    nothing to find.
+    Arguments, names and numbers are those of `mmdet.CocoMetric`, with two
+    corrections:
+
+    - AP per class goes by category id. mmdet mixes up the names if the
+      annotation file does not list its categories in the order of their ids.
+    - `iou_thrs` may be a number or a list, as in a config. With those mmdet
+      fails at the end of the evaluation.
+
+    After an evaluation, `report` has every statistic in full precision, for
+    all classes and for each class. A statistic is None if there is no object
+    to find.
 
     Args:
-        args: As of ``mmdet.CocoMetric``.
-        backend: ``faster`` (faster-coco-eval) or ``pycocotools``.
-        kwargs: As of ``mmdet.CocoMetric``.
+        args: Arguments of `mmdet.CocoMetric`.
+        backend: `'faster'` (faster-coco-eval) or `'pycocotools'`.
+        kwargs: Arguments of `mmdet.CocoMetric`.
 
     Raises:
         InputError: The backend is unknown or not installed, there are fewer
-            than three ``proposal_nums``, a metric item is unknown, or
-            annotations lack what COCO's evaluation needs.
+            than three `proposal_nums`, a metric item is unknown, or an
+            annotation has no `area` or `iscrowd`.
     """
 
     _coco_api: Any
@@ -73,7 +77,7 @@ class FastCocoMetric(CocoMetric):
             self._check()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The metrics, named and rounded as mmdet does."""
+        """Compute the metrics, named and rounded as in mmdet."""
         logger = MMLogger.get_current_instance()
         truths, predictions = zip(*results, strict=True)
         found: dict[str, float] = OrderedDict()
@@ -114,12 +118,12 @@ class FastCocoMetric(CocoMetric):
         return found
 
     def _evaluate(self, metric: str, detections: list) -> dict[str, float]:
-        """One of bbox, segm and proposal."""
+        """Evaluate one of bbox, segm and proposal."""
         logger = MMLogger.get_current_instance()
         kind = 'bbox' if metric == 'proposal' else metric
         if kind == 'segm':
             for detection in detections:
-                # With a box pycocotools would take its area for the mask's.
+                # pycocotools would take the area of the box.
                 detection.pop('bbox')
         run = self.evaluator(
             self._coco_api, self._coco_api.loadRes(detections), kind
@@ -156,7 +160,7 @@ class FastCocoMetric(CocoMetric):
         return found
 
     def _fast_recalls(self, predictions) -> dict[str, float]:
-        """mmdet's own recall of proposals, which no engine serves."""
+        """The recall of proposals, computed by mmdet itself."""
         logger = MMLogger.get_current_instance()
         recalls = self.fast_eval_recall(
             predictions, self.proposal_nums, self.iou_thrs, logger=logger
@@ -169,7 +173,7 @@ class FastCocoMetric(CocoMetric):
         return found
 
     def _check(self) -> None:
-        """Say now what would fail after hours of inference."""
+        """Refuse what would fail after hours of inference."""
         if len(self.proposal_nums) < 3:
             raise InputError(
                 'proposal_nums needs three numbers of detections, as in '

@@ -1,4 +1,4 @@
-"""Which COCO metrics a config has, and the engine behind them."""
+"""The COCO metrics of a config, and the engine behind them."""
 
 from mmengine.config import Config
 
@@ -9,7 +9,7 @@ BACKENDS = ('faster', 'pycocotools')
 
 
 def coco_metrics(cfg: Config, *splits: str) -> list[dict]:
-    """The COCO metrics, ours or mmdet's, of the evaluators of ``splits``."""
+    """The COCO metrics of some splits, ours and mmdet's."""
     return [
         metric
         for split in splits
@@ -19,7 +19,7 @@ def coco_metrics(cfg: Config, *splits: str) -> list[dict]:
 
 
 def set_eval_backend(cfg: Config, backend: str) -> None:
-    """Evaluate with ``backend``, with mmdet's metric replaced by ours.
+    """Replace mmdet's COCO metric by ours, with this backend.
 
     Raises:
         InputError: The config has no COCO metric.

@@ -1,13 +1,14 @@
-"""What computes AP: faster-coco-eval or pycocotools."""
+"""The engines that compute AP: faster-coco-eval and pycocotools."""
 
 from mmdet_attn.errors import InputError
 
 
 def find_evaluator(backend: str, use_mp_eval: bool = False) -> type:
-    """The ``COCOeval`` of a backend.
+    """Find the `COCOeval` class of a backend.
 
     Raises:
-        InputError: The backend is unknown, not installed, or cannot do it.
+        InputError: The backend is unknown, is not installed, or does not
+            support `use_mp_eval`.
     """
     from mmdet.datasets.api_wrappers import COCOeval, COCOevalMP
 

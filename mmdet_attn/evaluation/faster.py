@@ -1,4 +1,4 @@
-"""pycocotools' evaluation, its inner loops run by faster-coco-eval."""
+"""pycocotools' evaluation with the inner loops of faster-coco-eval."""
 
 import gc
 from collections.abc import Iterator
@@ -13,20 +13,21 @@ from mmdet_attn.errors import InputError
 
 
 class FasterCOCOeval(COCOeval):
-    """``pycocotools.cocoeval.COCOeval`` with the same numbers, sooner.
+    """`pycocotools.cocoeval.COCOeval`: the same numbers, in less time.
 
-    What decides about the numbers stays pycocotools' own code: index, results,
-    polygons to masks, and the summary, in which faster-coco-eval takes AP at
-    ``maxDets[-1]`` instead of 100. Overlaps, matching and accumulation, where
-    the time goes, are faster-coco-eval's.
+    pycocotools does what decides about the numbers: index, results, polygons
+    to masks, and the summary. (In its summary, faster-coco-eval takes AP at
+    `maxDets[-1]` instead of 100.) faster-coco-eval does what takes time:
+    overlaps, matching and accumulation.
 
-    It gets plain records, numbered from 1: ids that are negative, fractions
-    or text, stray keys (``drop``, ``rle``) and ``useCats = 0`` mean something
-    else to it, or nothing. An annotation with the id 0 keeps it, since
-    pycocotools takes a match with it for none.
+    faster-coco-eval gets plain records, numbered from 1. It treats negative,
+    fractional and text ids, other keys (`drop`, `rle`) and `useCats = 0`
+    differently from pycocotools. An annotation with the id 0 keeps it:
+    pycocotools counts a match with it as no match.
 
     Raises:
-        InputError: A score or a box is not a number: the two would differ.
+        InputError: A score or a box is not a number. The two engines would
+            differ.
     """
 
     def evaluate(self) -> None:
@@ -49,10 +50,10 @@ class FasterCOCOeval(COCOeval):
         self.eval = engine.eval
 
     def accumulate(self, p=None) -> None:
-        """Nothing is left to do: the engine does both in one pass."""
+        """Do nothing: `evaluate` has done it in the same pass."""
 
     def _dataset(self, found: dict[tuple, list[dict]]) -> COCO:
-        """Annotations or detections, as pycocotools has sorted them."""
+        """Annotations or detections, in the order of pycocotools."""
         p = self.params
         row = {image: i for i, image in enumerate(p.imgIds)}
         rank = {category: k for k, category in enumerate(p.catIds)}
@@ -79,8 +80,8 @@ class FasterCOCOeval(COCOeval):
                     raise InputError(
                         f'image {image}: a score or a box is not a number, '
                         f'{numbers or record["score"]}. Has the training '
-                        'diverged? --eval-backend pycocotools counts it all '
-                        'the same.'
+                        'diverged? --eval-backend pycocotools accepts '
+                        'it.'
                     )
                 records.append(record)
         images = [
@@ -94,10 +95,10 @@ class FasterCOCOeval(COCOeval):
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage collection: a quarter of the time, and it finds nothing.
+    """Turn off garbage collection, which takes a quarter of the time.
 
-    The engine makes a list for every image and class, which has Python walk
-    through all annotations again and again.
+    The engine makes a list for every image and class. Each collection walks
+    through all annotations and finds nothing.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Statistics of a COCO evaluation by class: a table, and a JSON."""
+"""Statistics of a COCO evaluation by class, as a table and as JSON."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ SIZES = ('', 's', 'm', 'l')  # as COCOeval orders its area ranges
 
 
 def statistics(evaluator, k: int | None = None) -> dict[str, float | None]:
-    """AP and recall in full precision; None where there is nothing to find.
+    """AP and recall in full precision. None if there is no object to find.
 
-    As mmdet has them: everything at the last of ``proposal_nums``, but AP
-    over all classes, which is pycocotools' and therefore at 100 detections.
+    As in mmdet, they are taken at the last of `proposal_nums`. Only AP over
+    all classes is pycocotools', which takes it at 100 detections.
 
     Args:
-        evaluator: A ``COCOeval`` that has run.
-        k: Index of a class; None: all.
+        evaluator: A `COCOeval` that has run.
+        k: Index of a class. None is all classes.
     """
     p = evaluator.params
     index = slice(None) if k is None else k
@@ -46,11 +46,11 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def table(metric: str, found: dict) -> str:
-    """Classes in rows, the mean over them last."""
+    """A table with a row for each class, and the mean in the last row."""
     from terminaltables import AsciiTable  # comes with mmdet
 
     rows = {**found.get('classes', {}), 'all': found['all']}
-    # Of the recalls at several numbers of detections, the first.
+    # There is a recall for each number of detections: show the first.
     recalls = [name for name in found['all'] if name.startswith('AR')]
     columns = [*COLUMNS, recalls[0], *recalls[-3:]]
     cells = [[metric, *columns]]
@@ -65,11 +65,11 @@ def table(metric: str, found: dict) -> str:
 
 
 def write_reports(runner) -> Path | None:
-    """Put what the metrics of a test found beside its log.
+    """Write the reports of the metrics of a test beside its log.
 
     Returns:
-        The file; None in all processes but the first, and where no metric
-        has a report.
+        The file. None if no metric has a report, and in all processes but
+            the first.
     """
     reports: dict[str, dict] = {}
     for metric in runner.test_evaluator.metrics:

@@ -1,0 +1,1 @@
+"""What attention does: its gates over images, as PNGs and one HTML page."""

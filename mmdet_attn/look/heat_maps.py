@@ -1,4 +1,4 @@
-"""Maps of a network, laid over the image that it saw."""
+"""Draw a map of a network over the image that the network saw."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from torch.nn import functional as F
 
-FLAT = 1e-3  # a smaller range is noise, and is not stretched over the colours
+FLAT = 1e-3  # a smaller range is noise: it is not stretched over the colours
 # Without its ends, which are as dark as a dark image.
 COLOURS = ListedColormap(colormaps['turbo'](np.linspace(0.08, 0.92, 256)))
 
@@ -19,9 +19,10 @@ class Geometry(NamedTuple):
     """Heights and widths of one image on its way into a network.
 
     Attributes:
-        original: Of the image itself.
-        resized: Of the image as the network sees it.
-        padded: Of the network's input; what is more lies right and below.
+        original: Size of the image file.
+        resized: Size of the image as the network sees it.
+        padded: Size of the network's input. The padding lies on the right
+            and below.
     """
 
     original: tuple[int, int]
@@ -30,7 +31,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> 'Geometry':
-        """From the metainfo of a data sample."""
+        """Read the sizes from the metainfo of a data sample."""
         height, width = meta['ori_shape'][:2]
         resized = tuple(meta['img_shape'][:2])
         padded = tuple(meta.get('batch_input_shape', resized))
@@ -43,12 +44,12 @@ class Geometry(NamedTuple):
 
 
 def enlarge(plane: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """A map at the size of the original image, without the padding."""
+    """Resize a map to the original image and leave out the padding."""
     cells, content, area = [], [], []
     for count, resized, padded in zip(
         plane.shape, geometry.resized, geometry.padded, strict=True
     ):
-        # Interpolated first, the edge would be mixed with the padding.
+        # Cut first: interpolation would mix the edge with the padding.
         kept = ceil(count * resized / padded)
         cells.append(slice(kept))
         content.append(slice(resized))
@@ -56,20 +57,19 @@ def enlarge(plane: np.ndarray, geometry: Geometry) -> np.ndarray:
     wide = torch.from_numpy(np.asarray(plane, np.float32)[tuple(cells)])
     wide = F.interpolate(wide[None, None], area, mode='bilinear')
     wide = wide[:, :, content[0], content[1]]
-    return F.interpolate(wide, geometry.original, mode='bilinear')[
-        0, 0
-    ].numpy()
+    wide = F.interpolate(wide, geometry.original, mode='bilinear')
+    return wide[0, 0].numpy()
 
 
 def colour_range(values: np.ndarray) -> tuple[float, float]:
-    """The least and the greatest value, or a little more if they are one."""
+    """The least and the greatest value, or a wider range around a flat map."""
     low, high = float(values.min()), float(values.max())
     spare = max(0.0, FLAT - (high - low)) / 2
     return low - spare, high + spare
 
 
 def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Colours for the values over a grey image.
+    """Colour a grey image by values.
 
     Args:
         image: (H, W, 3), RGB in bytes.
@@ -82,6 +82,7 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     scaled = (values - low) / (high - low)
     colours = COLOURS(scaled, bytes=True)[..., :3]
     grey = image @ np.array([0.299, 0.587, 0.114]) / 255
-    # The image darkens the colours; mixed with grey they would leave the bar.
+    # The image darkens the colours. Mixed with grey, they would differ from
+    # those of the colour bar.
     shaded = colours * (0.4 + 0.6 * grey[..., None])
     return shaded.round().astype(np.uint8)

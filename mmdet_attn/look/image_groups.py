@@ -1,4 +1,4 @@
-"""Which images make one curve: a class of an annotation file, or each."""
+"""Which images make one curve: those of a class, or each image its own."""
 
 import json
 from collections import Counter
@@ -7,7 +7,26 @@ from pathlib import Path
 
 from mmdet_attn.errors import InputError
 
-MOST_CURVES = 8  # that can be told apart
+MOST_CURVES = 8  # more cannot be told apart
+
+
+def curve_groups(
+    images: Sequence[str], classes: dict[str, list[int]] | None
+) -> dict[str, list[int]]:
+    """The images of each curve, by its label. Empty for many images.
+
+    Args:
+        images: Paths.
+        classes: Indices of the images that show each class.
+    """
+    if classes is None:
+        few = len(images) <= MOST_CURVES
+        return {Path(p).name: [i] for i, p in enumerate(images) if few}
+    groups = {}
+    for name, members in list(classes.items())[:MOST_CURVES]:
+        plural = '' if len(members) == 1 else 's'
+        groups[f'{name} ({len(members)} image{plural})'] = members
+    return groups
 
 
 def images_by_class(
@@ -19,7 +38,7 @@ def images_by_class(
 
     Args:
         file: A COCO annotation file.
-        images: Paths; the file must list their names.
+        images: Paths. The file must list their names.
 
     Raises:
         InputError: The file is no COCO file, does not list an image or lists
@@ -27,11 +46,10 @@ def images_by_class(
     """
     try:
         content = json.loads(Path(file).read_text(encoding='utf-8'))
-        # Files list train/1.jpg or 1.jpg, whatever folder the tool was given.
-        listed = [Path(i['file_name']).name for i in content['images']]
-        ids = {
-            n: i['id'] for n, i in zip(listed, content['images'], strict=True)
-        }
+        # A file lists train/1.jpg or 1.jpg, whatever folder was given.
+        listed = [
+            (Path(i['file_name']).name, i['id']) for i in content['images']
+        ]
         names = {c['id']: c['name'] for c in content['categories']}
         shown = {
             (a['image_id'], names[a['category_id']])
@@ -42,66 +60,33 @@ def images_by_class(
             f'--ann {file} is not a COCO detection file that can be read: '
             f'{type(error).__name__}: {error}.'
         ) from None
+    ids = dict(listed)
     missing = [path for path in images if Path(path).name not in ids]
     if missing:
         raise InputError(
             f'--ann {file} does not list {len(missing)} of the images, '
-            f'{Path(missing[0]).name} first: give the file that belongs to '
-            'them.'
+            f'{Path(missing[0]).name} first: give the annotation file of '
+            'these images.'
         )
-    count = Counter(listed)
+    count = Counter(name for name, _ in listed)
     twice = [path for path in images if count[Path(path).name] > 1]
     if twice:
         raise InputError(
             f'--ann {file} lists {Path(twice[0]).name} in several folders: '
             'give a file in which names are unique.'
         )
-    found = {
-        name: [
+    found: dict[str, list[int]] = {}
+    for name in names.values():
+        members = [
             index
             for index, path in enumerate(images)
             if (ids[Path(path).name], name) in shown
         ]
-        for name in names.values()
-    }
-    found = {name: members for name, members in found.items() if members}
+        if members:
+            found[name] = members
     if not found:
         raise InputError(
-            f'--ann {file} has no object in these images: leave it out, or '
-            'give images with objects.'
+            f'--ann {file} has no object in these images: leave --ann out, '
+            'or give images with objects.'
         )
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
-
-
-def _images(count: int) -> str:
-    return '1 image' if count == 1 else f'{count} images'
-
-
-def curve_groups(
-    images: Sequence[str], classes: dict[str, list[int]] | None
-) -> dict[str, list[int]]:
-    """The images of each curve, by its label."""
-    if classes is not None:
-        return {
-            f'{name} ({_images(len(members))})': members
-            for name, members in list(classes.items())[:MOST_CURVES]
-        }
-    if len(images) > MOST_CURVES:
-        return {}
-    return {Path(path).name: [index] for index, path in enumerate(images)}
-
-
-def curves_sentence(
-    images: Sequence[str], classes: dict[str, list[int]] | None
-) -> str:
-    """What the curves are, for the sentence that explains the plots."""
-    if classes is not None:
-        most = len(classes) > MOST_CURVES
-        few = f' (the {MOST_CURVES} most frequent),' if most else ','
-        return (
-            f', one coloured curve for each class{few} the mean over the '
-            'images that show it'
-        )
-    if len(images) > MOST_CURVES:
-        return ', mean and spread over the images'
-    return ', one coloured curve for each image'

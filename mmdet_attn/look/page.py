@@ -1,110 +1,211 @@
-"""One HTML page that needs nothing but itself."""
+"""Show the gates of a detector: PNGs, and one HTML page that holds them."""
 
+import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.colors import to_hex
 from PIL import Image
+from rich.progress import track
 
-from mmdet_attn.look.heat_maps import COLOURS
-from mmdet_attn.look.page_template import TEMPLATE
-
-
-class Picture(NamedTuple):
-    """An image in the page, as a data URI, and what stands below it."""
-
-    uri: str
-    name: str
-    note: str = ''
-    low: str = ''
-    high: str = ''
-
-
-class Row(NamedTuple):
-    """The heat maps of one image."""
-
-    image: str
-    pictures: list[Picture]
-
-
-class Stage(NamedTuple):
-    """One stage of the network: a table, a figure and heat maps."""
-
-    name: str
-    about: str
-    table: list[tuple[str, ...]]
-    channels: Picture | None
-    rows: list[Row]
-
-
-class Content(NamedTuple):
-    """All that the page says."""
-
-    facts: list[tuple[str, str]]
-    detections: list[Picture]
-    score_thr: float
-    alphas: Picture | None
-    stages: list[Stage]
-    without: list[tuple[str, str]]
-    curves: str
-
-
-HEAD = (
-    ('gate', 'its path in the network, as in the checkpoint'),
-    ('module', 'its class'),
-    ('size of g', 'channels x height x width, for the first image'),
-    ('stride', 'pixels of the input for one position'),
-    ('alpha', 'how far the gate is switched on'),
-    ('least', 'least g over all images'),
-    ('mean', 'mean g over all images'),
-    ('greatest', 'greatest g over all images'),
-    ('factor', '1 + alpha (g - 1), which multiplies the features'),
-    ('std over images', 'of the channel weights, mean over channels'),
+from mmdet_attn.look.heat_maps import COLOURS, colour_range, enlarge, overlay
+from mmdet_attn.look.image_groups import curve_groups
+from mmdet_attn.look.plots import plot_alphas, plot_channels
+from mmdet_attn.look.views import (
+    GateView,
+    Look,
+    attention_of,
+    by_stage,
+    gate_views,
+    look_at,
 )
 
+# Pixels of the longer side of a picture in the page. PNGs keep their size.
+DETECTION_SIDE, HEAT_MAP_SIDE = 640, 300
 
-def data_uri(image: str | Path | np.ndarray, side: int | None = None) -> str:
-    """An image as text that a page can hold.
+
+def attention_maps(
+    inferencer: Any,
+    images: Sequence[str | Path],
+    out: str | Path,
+    *,
+    classes: dict[str, list[int]] | None = None,
+    score_thr: float = 0.3,
+    shown: int = 8,
+    facts: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Run a detector and write what its gates do.
 
     Args:
-        image: A PNG file, kept as it is if no side is given; or RGB bytes.
-        side: Of the largest that is kept, in pixels; smaller ones are kept
-            as they are. The result is a JPEG.
+        inferencer: An inferencer of MMDetection.
+        images: Image files.
+        out: A folder, which gets `index.html` and the PNGs.
+        classes: Indices of the images that show each class, for one curve
+            for each class. By default each image has a curve, if they are
+            few.
+        score_thr: The least score of a box that is drawn.
+        shown: How many images have their detections and heat maps drawn,
+            from the first on. The channel weights are those of all images.
+        facts: More lines for the head of the page: names and values.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: The detector has no attention.
     """
-    if side is None and not isinstance(image, np.ndarray):
-        text = b64encode(Path(image).read_bytes()).decode()
-        return f'data:image/png;base64,{text}'
-    if isinstance(image, np.ndarray):
-        picture = Image.fromarray(image)
-    else:
-        picture = Image.open(image).convert('RGB')
-    if side is not None:
-        picture.thumbnail((side, side))
-    stream = BytesIO()
-    picture.save(stream, 'JPEG', quality=88)
-    text = b64encode(stream.getvalue()).decode()
-    return f'data:image/jpeg;base64,{text}'
+    network = inferencer.model
+    kinds = {
+        name: type(module).__name__
+        for name, module in attention_of(network).items()
+    }
+    paths, out = [str(image) for image in images], Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    looks, detections = [], []
+    for index, path in enumerate(track(paths, 'looking at images')):
+        look, sample = look_at(inferencer, path, index < shown)
+        looks.append(look)
+        if index < shown:
+            detections.append(
+                _draw_detections(inferencer, path, sample, score_thr, out)
+            )
+    views, without = gate_views(network, looks)
+    groups = curve_groups(paths, classes)
+    stages = [
+        _draw_stage(name, members, looks[:shown], groups, out)
+        for name, members in track(
+            by_stage(views).items(), 'drawing the gates'
+        )
+    ]
+    alphas = plot_alphas(views, out / 'alpha.png')
+    # The blocks of a stage share a line: *.1.gc and *.2.gc are *.*.gc.
+    folded = Counter(
+        (kinds.get(name, ''), re.sub(r'\.\d+(?=\.|$)', '.*', name), reason)
+        for name, reason in without.items()
+    )
+    page = render(
+        facts=[*facts, ('detector', type(network).__name__)],
+        attention=Counter(kinds.values()),
+        images=len(paths),
+        shown=shown,
+        score_thr=score_thr,
+        detections=detections,
+        views=views,
+        alphas=alphas and _png(alphas),
+        classes=len(classes or ()),
+        groups=groups,
+        stages=stages,
+        without=folded,
+    )
+    file = out / 'index.html'
+    file.write_text(page, encoding='utf-8')
+    return file
 
 
-def _gradient(stops: Sequence[float] = tuple(np.linspace(0, 1, 9))) -> str:
-    return ', '.join(to_hex(COLOURS(stop)) for stop in stops)
-
-
-def render_page(content: Content) -> str:
-    """The page as text, in which names of files are escaped.
-
-    Columns that are empty in all tables, such as alpha, are left out.
-    """
-    lines = [line for stage in content.stages for line in stage.table]
-    used = [i for i in range(len(HEAD)) if any(line[i] for line in lines)]
+def render(**content: Any) -> str:
+    """The page as HTML, with names escaped; see its template."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader('mmdet_attn.look', '.'),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(TEMPLATE).render(
-        **content._asdict(), head=HEAD, used=used, gradient=_gradient()
+    colours = [to_hex(COLOURS(stop)) for stop in np.linspace(0, 1, 9)]
+    template = environment.get_template('page.html.j2')
+    return template.render(content, colours=colours)
+
+
+def _draw_detections(
+    inferencer: Any, path: str, sample: Any, score_thr: float, out: Path
+) -> dict[str, Any]:
+    (drawn,) = inferencer.visualize(
+        [path], [sample], return_vis=True, pred_score_thr=score_thr
     )
+    _save(drawn, out / 'detections' / f'{Path(path).stem}.png')
+    return {
+        'image': Path(path).name,
+        'objects': int((sample.pred_instances.scores >= score_thr).sum()),
+        'picture': _jpeg(drawn, DETECTION_SIDE),
+    }
+
+
+def _draw_stage(
+    name: str,
+    views: list[GateView],
+    looks: Sequence[Look],
+    groups: dict[str, list[int]],
+    out: Path,
+) -> dict[str, Any]:
+    weighted = [view for view in views if view.weights is not None]
+    channels = None
+    if weighted:
+        file = out / 'channel_weights' / f'{name}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        plot_channels(weighted, groups, f'{name}: channel weights', file)
+        channels = _png(file)
+    heat_maps = {
+        Path(look.path).name: maps
+        for index, look in enumerate(looks)
+        if (maps := _draw_heat_maps(views, index, look, out))
+    }
+    return {
+        'name': name,
+        'views': views,
+        'channels': channels,
+        'heat_maps': heat_maps,
+    }
+
+
+def _draw_heat_maps(
+    views: Sequence[GateView], index: int, look: Look, out: Path
+) -> list[dict[str, Any]]:
+    import mmcv
+
+    found = []
+    image = None
+    for view in views:
+        plane = view.maps[index].plane
+        if plane is None:
+            continue
+        if image is None:
+            # As the network reads it: its orientation is that of the maps.
+            image = mmcv.imread(look.path, channel_order='rgb')
+        values = enlarge(plane, look.geometry)
+        drawn = overlay(image, values)
+        low, high = colour_range(values)
+        folder = out / 'heat_maps' / Path(look.path).stem
+        _save(drawn, folder / f'{view.name}.png')
+        found.append(
+            {
+                'view': view,
+                'size': plane.shape,
+                'low': low,
+                'high': high,
+                'picture': _jpeg(drawn, HEAT_MAP_SIDE),
+            }
+        )
+    return found
+
+
+def _save(picture: np.ndarray, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(file)
+
+
+def _png(file: Path) -> str:
+    return f'data:image/png;base64,{b64encode(file.read_bytes()).decode()}'
+
+
+def _jpeg(picture: np.ndarray, side: int) -> str:
+    """A data URI of RGB bytes, shrunk to at most `side` pixels."""
+    image, stream = Image.fromarray(picture), BytesIO()
+    image.thumbnail((side, side))
+    image.save(stream, 'JPEG', quality=88)
+    return f'data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}'

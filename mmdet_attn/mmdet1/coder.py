@@ -1,4 +1,4 @@
-"""Deltas to boxes as MMDetection 1.x has them."""
+"""Deltas to boxes, as in MMDetection 1.x."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,17 @@ from torch import Tensor
 
 @TASK_UTILS.register_module()
 class LegacyBoxCoder(LegacyDeltaXYWHBBoxCoder):
-    r"""The box coder of 1.x, with the halves that mmdet's own leaves out.
+    r"""The box coder of 1.x, with the halves that mmdet's coder leaves out.
 
-    .. math::
-        x_1 = g_x - g_w / 2 + 1/2, \quad x_2 = g_x + g_w / 2 - 1/2
+    $$x_1 = g_x - g_w / 2 + 1/2, \quad x_2 = g_x + g_w / 2 - 1/2$$
 
-    and so for y, each within the image's first and last pixel.
+    The same holds for y. Each is clipped to the first and the last pixel of
+    the image.
 
-    ``mmdet.LegacyDeltaXYWHBBoxCoder`` omits the halves on purpose, because it
-    scores better so: in MMDetection 3.x nobody adds the 1 to the width again,
-    neither RoIAlign nor the results that go to the evaluation. Here both do
-    (see :mod:`mmdet_attn.mmdet1`), so decoding inverts encoding exactly, and
-    the boxes are not half a pixel off.
+    `mmdet.LegacyDeltaXYWHBBoxCoder` omits the halves on purpose, because
+    MMDetection 3.x scores better without them: neither RoIAlign nor the
+    results add the 1 to the width again. In `mmdet_attn.mmdet1` both do.
+    So decoding inverts encoding exactly.
     """
 
     def decode(
@@ -31,17 +30,20 @@ class LegacyBoxCoder(LegacyDeltaXYWHBBoxCoder):
         max_shape: Sequence[int] | None = None,
         wh_ratio_clip: float = 16 / 1000,
     ) -> Tensor:
-        """Boxes of the shape of ``pred_bboxes``: 4 columns per class.
+        """Apply deltas to boxes, with 4 columns for each class.
 
         Args:
-            bboxes: Anchors or proposals, ``(N, 4)``.
-            pred_bboxes: Deltas, ``(N, 4 * classes)``.
+            bboxes: Anchors or proposals, `(N, 4)`.
+            pred_bboxes: Deltas, `(N, 4 * classes)`.
             max_shape: Height and width of the image. None does not clip.
-            wh_ratio_clip: Smallest change of width and height, and the
-                inverse of the largest.
+            wh_ratio_clip: Smallest change of width and height. The largest
+                is its inverse.
+
+        Returns:
+            Boxes of the shape of `pred_bboxes`.
         """
         decoded = super().decode(bboxes, pred_bboxes, None, wh_ratio_clip)
-        # A view: what holds the boxes, tensor or box type, changes with it.
+        # A view: it changes the boxes, be they a tensor or of a box type.
         corners = get_box_tensor(decoded).view(-1, 2, 2)
         corners[:, 0] += 0.5
         corners[:, 1] -= 0.5

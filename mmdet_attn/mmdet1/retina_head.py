@@ -1,4 +1,4 @@
-"""RetinaNet's choice of detections as in MMDetection 1.x."""
+"""RetinaNet's choice of detections, as in MMDetection 1.x."""
 
 import copy
 
@@ -13,11 +13,11 @@ from mmdet_attn.mmdet1.boxes import to_edges
 
 @MODELS.register_module()
 class LegacyRetinaHead(RetinaHead):
-    """``RetinaHead`` that predicts as 1.x does; it trains as in 3.x.
+    """A `RetinaHead` that predicts as in 1.x and trains as in 3.x.
 
-    Of each level 1.x keeps the ``nms_pre`` anchors with the best class, each
-    with all classes above the threshold; 3.x keeps ``nms_pre`` pairs of an
-    anchor and a class. What is returned has the far corner of 3.x.
+    In each level, 1.x keeps the `nms_pre` anchors with the best scores, each
+    with all its classes above the threshold. 3.x keeps `nms_pre` pairs of an
+    anchor and a class. The results have the far corner of 3.x.
     """
 
     def _predict_by_feat_single(

@@ -1,4 +1,4 @@
-"""RoIAlign as MMDetection 1.x has it."""
+"""RoIAlign, as in MMDetection 1.x."""
 
 import torch
 from mmcv.ops import RoIAlign
@@ -8,16 +8,16 @@ from torch import Tensor
 
 @MODELS.register_module()
 class LegacyRoIAlign(RoIAlign):
-    """RoIAlign from ``x1 * scale`` to ``(x2 + 1) * scale``, as in 1.x.
+    """RoIAlign from `x1 * scale` to `(x2 + 1) * scale`, as in 1.x.
 
-    mmcv's ``aligned=False`` ends at ``x2 * scale``, and widens a region of
-    less than one cell to one cell, which 1.x does not. The aligned operator
-    leaves regions as they are, so this one calls it on boxes moved by the
-    half cell that it takes off.
+    mmcv's `aligned=False` ends at `x2 * scale`, and it widens a region of
+    less than one cell to one cell. 1.x does neither. mmcv's `aligned=True`
+    keeps the size of regions and moves them by half a cell. This class calls
+    it on boxes that are moved back.
 
     Args:
         output_size: Bins along each axis.
-        spatial_scale: Of the feature map, against the image.
+        spatial_scale: Size of the feature map over that of the image.
         sampling_ratio: Samples per bin along each axis.
     """
 
@@ -32,7 +32,7 @@ class LegacyRoIAlign(RoIAlign):
         )
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Features ``(N, C, *output_size)`` of RoIs ``(N, 5)``."""
+        """Features `(N, C, *output_size)` of RoIs `(N, 5)`."""
         near = rois[:, 1:3]
         far = torch.maximum(rois[:, 3:] + 1, near)
         half = 0.5 / self.spatial_scale

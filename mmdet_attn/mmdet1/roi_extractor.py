@@ -1,4 +1,4 @@
-"""The pyramid level of a RoI, and its features, as in MMDetection 1.x."""
+"""The pyramid level and the features of a RoI, as in MMDetection 1.x."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from mmdet_attn.mmdet1.boxes import to_edges
 
 @MODELS.register_module()
 class LegacyRoIExtractor(SingleRoIExtractor):
-    """``SingleRoIExtractor`` that counts the last pixel of a RoI.
+    """A `SingleRoIExtractor` that counts the last pixel of a RoI.
 
     Args:
-        roi_layer: Config of a layer of any registry, for 1.x's that of
-            :class:`LegacyRoIAlign`.
-        **kwargs: As for ``mmdet.SingleRoIExtractor``.
+        roi_layer: Config of a layer of any registry. Use `LegacyRoIAlign`
+            for detectors of 1.x.
+        **kwargs: Arguments of `mmdet.SingleRoIExtractor`.
     """
 
     def build_roi_layers(
@@ -29,5 +29,5 @@ class LegacyRoIExtractor(SingleRoIExtractor):
         )
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
-        """Level of each RoI ``(N, 5)``, by the root of its area."""
+        """Level of each RoI `(N, 5)`, by the square root of its area."""
         return super().map_roi_levels(to_edges(rois), num_levels)

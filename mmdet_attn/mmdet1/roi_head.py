@@ -12,11 +12,11 @@ from mmdet_attn.mmdet1.masks import paste_masks
 
 @MODELS.register_module()
 class LegacyRoIHead(StandardRoIHead):
-    """``StandardRoIHead`` that predicts as 1.x does; it trains as in 3.x.
+    """A `StandardRoIHead` that predicts as in 1.x and trains as in 3.x.
 
-    With a mask branch too, boxes go back to the scale of the image before
-    NMS, where the 1 that it adds to their sizes counts. Masks are pasted into
-    whole pixels. Only what is returned has the far corner of 3.x.
+    Boxes go back to the scale of the image before NMS, also with a mask
+    branch: NMS adds 1 to sizes, so the scale matters. Masks are pasted into
+    whole pixels. The results have the far corner of 3.x.
     """
 
     def predict(
@@ -26,7 +26,7 @@ class LegacyRoIHead(StandardRoIHead):
         batch_data_samples: list,
         rescale: bool = False,
     ) -> list:
-        """Detections of each image: bboxes, scores, labels, and masks."""
+        """Detect in each image: bboxes, scores, labels, and masks."""
         metas = [sample.metainfo for sample in batch_data_samples]
         results = self.predict_bbox(
             x, metas, rpn_results_list, self.test_cfg, rescale
@@ -44,7 +44,7 @@ class LegacyRoIHead(StandardRoIHead):
         results_list: list,
         rescale: bool = False,
     ) -> list:
-        """Add masks; boxes are those of the image if ``rescale``."""
+        """Add masks. With `rescale`, boxes are those of the image file."""
         boxes = [result.bboxes for result in results_list]
         if rescale:
             boxes = [

@@ -81,5 +81,6 @@ class ECA(Gate):
         return size if size % 2 else size + 1
 
     def gate(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C, 1, 1)`."""
         y = self.conv(mean(x, 2, 3).unsqueeze(1))
         return y.sigmoid().transpose(1, 2).unsqueeze(-1)

@@ -65,5 +65,6 @@ class SE(Gate):
         self.init_weights()
 
     def gate(self, x: Tensor) -> Tensor:
+        """From `(N, C, H, W)` to `(N, C, 1, 1)`."""
         hidden = self.fc1(mean(x, 2, 3)).relu()
         return self.fc2(hidden).sigmoid()[:, :, None, None]

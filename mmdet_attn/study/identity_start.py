@@ -1,8 +1,8 @@
-"""What inserting attention does to a trained detector, measured.
+"""Measure what inserting attention does to a trained detector.
 
-A small detector is trained on the shapes set. Modules are then put into it as
-their papers start them, or as the identity, and it is trained on; AP is taken
-before the first step and after every epoch.
+A small detector is trained on the shapes set. Modules are then inserted as
+their papers start them, or as the identity, and the training goes on. AP is
+measured before the first step and after every epoch.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ STARTS = ('paper', 'identity')
 
 
 class Job(NamedTuple):
-    """One training on from the trained detector."""
+    """One training that starts from the trained detector."""
 
     module: str | None
     start: str
@@ -32,10 +32,10 @@ class Job(NamedTuple):
 
 
 def make_jobs(modules: list[str], seeds: list[int]) -> list[Job]:
-    """Everything that goes on from the trained detector.
+    """All trainings that start from the trained detector.
 
-    The detector without attention goes on, too: what it gains is not the
-    modules'.
+    The detector without attention is trained on, too, to know what it gains
+    without modules.
     """
     inserted = [(m, start) for m in modules for start in STARTS]
     return [
@@ -53,7 +53,7 @@ def job_config(
     cfg.experiment_name = job.name
     cfg.randomness = dict(seed=job.seed)
     cfg.log_level = 'WARNING'
-    # Else every training of a process writes into the first one's log.
+    # Otherwise every training of a process writes into the first log.
     cfg.visualizer.name = job.name
     cfg.default_hooks.checkpoint.update(max_keep_ckpts=1)
     for split in ('train', 'val', 'test'):
@@ -87,7 +87,7 @@ def run_job(
 ) -> dict:
     """Train and return AP before the first step and after each epoch.
 
-    What has been run before is read from its file.
+    The result of a finished job is read from its file.
     """
     result = Path(work, job.name, 'result.json')
     if result.is_file():
@@ -105,7 +105,7 @@ def run_job(
     found: list[float] = []
 
     class Keep(Hook):
-        """Evaluates before the training, too, and keeps AP."""
+        """Evaluate also before the training, and keep AP."""
 
         def before_train(self, runner) -> None:
             runner.val_loop.run()
@@ -124,7 +124,7 @@ def run_job(
 
 
 def plot_starts(base_ap: float, rows: list[dict], file: str | Path) -> None:
-    """Draw AP after insertion to a PNG: one panel for each module."""
+    """Plot AP after insertion to a PNG, with a panel for each module."""
     import matplotlib
     import numpy as np
 

@@ -35,7 +35,7 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
 def starts_as_identity(plugin: nn.Module) -> bool:
     """Whether it leaves a network as it is until it is trained.
 
-    Of a plugin that is not ours nobody knows.
+    Plugins from other packages are unknown; the answer is no.
     """
     return isinstance(plugin, Attention) and plugin.starts_as_identity
 
@@ -65,8 +65,8 @@ def refuse_frozen(names: list[str]) -> None:
 class FrozenPluginHook(Hook):
     """Refuse to train with a frozen plugin that no weights have reached.
 
-    Whatever initialises the model or resumes a training: it watches what is
-    loaded.
+    It watches what is loaded, whoever initialises the model or resumes the
+    training.
     """
 
     def __init__(self) -> None:

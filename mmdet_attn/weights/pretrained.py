@@ -1,40 +1,48 @@
 """Pretrained weights of a backbone with attention: all, or an error."""
 
+import re
+from collections import Counter
+
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights import torchvision
-from mmdet_attn.weights.account import Account
-from mmdet_attn.weights.safe import read_checkpoint, state_dict_of
+from mmdet_attn.weights.fit import Fit
+from mmdet_attn.weights.load import (
+    backbone_part,
+    read_checkpoint,
+    state_dict_of,
+)
+from mmdet_attn.weights.plugins import is_frozen, refuse_frozen
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class AttentionPretrained:
-    """Load a backbone's weights, and account for every one of its plugins.
+    """Load the weights of a backbone and account for each of its plugins.
 
-    ``init_cfg=dict(type='mmdet_attn.AttentionPretrained',
-    checkpoint='torchvision://resnet50')`` in a backbone of mmdet, mmseg or
-    ours. The host's own weights must all be there; a classifier's may be
-    extra. A plugin whose weights are there gets them, and a gate with
-    ``identity_init`` that has them has ``alpha = 1``; without weights it must
-    start as the identity. A table in the log says which did what.
+    Write `init_cfg=dict(type='mmdet_attn.AttentionPretrained',
+    checkpoint='torchvision://resnet50')` in a backbone of mmdet, mmseg or
+    this package. The checkpoint must have all weights of the host; it may
+    have those of a classifier too. A plugin whose weights are there gets
+    them, and a gate with `identity_init` then has `alpha = 1`. A plugin
+    without weights must start as the identity. A table in the log says how
+    each plugin starts.
 
     Args:
-        checkpoint: Any address that mmengine knows, or a file. It is read
-            safely; ``module.`` and ``backbone.`` in front of keys and
-            ``state_dict`` or ``model`` around them are taken off.
-        prefix: Take only the keys that start so, instead of ``backbone.``.
+        checkpoint: A file or any address that mmengine knows. It is read
+            safely. `module.` and `backbone.` in front of keys and
+            `state_dict` or `model` around them are taken off.
+        prefix: Take only the keys that start so, instead of `backbone.`.
         missing: What to do about a plugin that has no weights and does not
-            start as the identity: ``'identity'`` refuses it, ``'fresh'``
-            trains it from its random start, but never in a frozen stage.
+            start as the identity: `'identity'` refuses it, `'fresh'` trains
+            it from its random start, but never in a frozen stage.
 
     Raises:
-        InputError: Something is missing, left over or of another shape; the
-            weights are of another network; a plugin would start, or stay,
-            random. Before training starts, and with the way out.
+        InputError: Weights are missing, left over or of another shape; the
+            weights are of another network; or a plugin would start or stay
+            random. This is raised before training starts.
     """
 
     def __init__(
@@ -58,13 +66,19 @@ class AttentionPretrained:
                 'AttentionPretrained: it goes into the init_cfg of a '
                 f'backbone, not of {type(backbone).__name__}.'
             )
-        torchvision.register()
         content = read_checkpoint(self.checkpoint)
-        state = self._backbone_part(state_dict_of(content))
-        account = Account(self.checkpoint, state, backbone)
-        source = (content.get('meta') or {}).get('source')
-        account.check(self.missing, source)
-        fitting = {k: v for k, v in state.items() if k in account.own}
+        everything = state_dict_of(content)
+        state = backbone_part(everything, self.prefix)
+        if not state:
+            first = next(iter(everything), 'nothing at all')
+            raise InputError(
+                f'AttentionPretrained: {self.checkpoint} has no key that '
+                f'starts with {self.prefix or "backbone."!r}: {first}.'
+            )
+        optional = ('identity', 'fresh', 'no weights')
+        fit = Fit(backbone, state, optional, part=True)
+        self._check(fit, (content.get('meta') or {}).get('source'))
+        fitting = {k: v for k, v in state.items() if k in fit.own}
         backbone.load_state_dict(fitting, strict=False)
         if hasattr(backbone, '_params_init_info'):  # for mmengine's own log
             origin = f'AttentionPretrained: loaded from {self.checkpoint}'
@@ -74,22 +88,40 @@ class AttentionPretrained:
         for module in backbone.modules():
             if hasattr(module, 'init_weights') and module is not backbone:
                 setattr(module, 'is_init', True)  # noqa: B010
-        print_log(account.report(), 'current')
+        print_log(self._table(fit), 'current')
 
-    def _backbone_part(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        prefix = self.prefix
-        if prefix is None:
-            inside = any(key.startswith('backbone.') for key in state)
-            prefix = 'backbone.' if inside else ''
-        part = {
-            key[len(prefix) :].removeprefix('.'): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
-        if not part:
-            first = next(iter(state), 'nothing at all')
+    def _check(self, fit: Fit, source: str | None) -> None:
+        name = f'AttentionPretrained: {self.checkpoint}'
+        if problem := fit.problem():
+            raise InputError(f'{name}: {problem}')
+        if names := fit.switched_off(source):
             raise InputError(
-                f'AttentionPretrained: {self.checkpoint} has no key that '
-                f'starts with {prefix!r}: {first}.'
+                f'{name} was trained with {source}, and {names[0]} would '
+                'stay at identity: set identity_init=False in its cfg.'
             )
-        return part
+        fresh = [path for path in fit.plugins if fit.status[path] == 'fresh']
+        refuse_frozen([path for path in fresh if is_frozen(fit.plugins[path])])
+        if fresh and self.missing == 'identity':
+            raise InputError(
+                f'{name} has no weights for {len(fresh)} plugin(s), '
+                f'{fresh[0]} first, which would start at random: set '
+                'identity_init=True in their cfg, give weights that have '
+                "them, or missing='fresh' to train them from there."
+            )
+
+    def _table(self, fit: Fit) -> str:
+        """How plugins start, with the blocks of a stage in one row."""
+        rows = Counter(
+            (re.sub(r'\.\d+\.', '.*.', path), status)
+            for path, status in fit.status.items()
+        )
+        width = max([len(path) for path, _ in rows], default=0)
+        lines = [f'AttentionPretrained: {self.checkpoint}']
+        lines += [
+            f'  {path:{width}}  {count:2d}  {status}'
+            for (path, status), count in rows.items()
+        ]
+        unused = {key.split('.')[0] for key in fit.state.keys() - fit.own}
+        if unused:
+            lines.append(f'  not used: {", ".join(sorted(unused))}')
+        return '\n'.join(lines)

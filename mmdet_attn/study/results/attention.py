@@ -1,11 +1,11 @@
-"""The attention that a config holds: modules, places, kernel sizes."""
+"""The attention in a config: modules, places, kernel sizes."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmdet_attn.plugins import ECA
 
-# Said elsewhere: the kernel sizes, and how plugins start.
+# Kernel sizes and the start of plugins are facts of their own.
 APART = ('type', 'kernel_size', 'identity_init')
 
 
@@ -14,9 +14,9 @@ class Module(NamedTuple):
 
     Attributes:
         cfg: Type and arguments.
-        place: Such as ``'after_conv3'``.
-        stages: Which stages of the backbone, from 1; empty where it has none.
-        blocks: Which blocks of a stage, None for all.
+        place: Such as `'after_conv3'`.
+        stages: The stages of the backbone, from 1. Empty if it has none.
+        blocks: The blocks of a stage. None is all.
     """
 
     cfg: Mapping[str, Any]
@@ -66,7 +66,7 @@ def _modules(model: Mapping) -> Iterator[Module]:
 
 
 def describe(model: Mapping[str, Any]) -> str:
-    """All modules in words, ``'none'`` without any."""
+    """All modules in words. `'none'` if there are none."""
     found: dict[tuple, set[int]] = {}
     for module in modules(model):
         arguments = [
@@ -88,9 +88,9 @@ def describe(model: Mapping[str, Any]) -> str:
 
 
 def kernel_sizes(model: Mapping[str, Any]) -> str:
-    """ECA's, by stage of the backbone; ``'none'`` without ECA.
+    """Kernel sizes of ECA, by stage. `'none'` without ECA.
 
-    Where a config leaves it open, the paper's formula decides.
+    If a config has no kernel size, the paper's formula decides.
     """
     backbone = model.get('backbone') or {}
     sizes: dict[int, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Trainings beside the paper, and beside their baselines."""
+"""Compare trainings with the paper and with their baselines."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 @dataclass
 class Gain:
-    """A training against the baseline beside it.
+    """The gain of a training over its baseline.
 
     Attributes:
-        baseline: What it is set against.
-        differs: The settings in which they differ, attention apart.
-        epoch: The last epoch of which both have AP; None without any.
-        ap: The gain there, by ``'bbox'`` and ``'segm'``.
-        paper: The paper's gain, where there is one.
+        baseline: The baseline.
+        differs: The settings that differ, without those of attention.
+        epoch: The last epoch for which both have AP. None if there is none.
+        ap: The gain at this epoch, by `'bbox'` and `'segm'`.
+        paper: The paper's gain, if it has one.
     """
 
     baseline: Training
@@ -41,15 +41,15 @@ class Gain:
 
 @dataclass
 class Comparison:
-    """One training, what the paper has, and the gain.
+    """One training, the paper's AP, and the gain.
 
     Attributes:
         training: The training.
-        paper: The paper's AP for it, by ``'bbox'`` and ``'segm'``.
-        differs: In what the set-up is not the paper's.
-        gain: None for a baseline, or without one.
+        paper: The paper's AP for it, by `'bbox'` and `'segm'`.
+        differs: The settings that differ from the paper's.
+        gain: None for a baseline, and without a baseline.
         notes: What a reader must know.
-        on_coco: Whether it can be set beside the paper at all.
+        on_coco: Whether it was trained on COCO, as in the paper.
     """
 
     training: Training
@@ -66,10 +66,10 @@ class Comparison:
 
 
 def compare(work_dirs: Sequence[str | Path]) -> list[Comparison]:
-    """Read work directories and set each beside the paper and its baseline.
+    """Read work directories; compare each with the paper and its baseline.
 
-    A baseline has the same detector, backbone and data set, and no attention;
-    of several, that with the set-up nearest to the training's.
+    A baseline has the same detector, backbone and data set, and no attention.
+    If there are several, the one whose settings differ least is taken.
 
     Raises:
         InputError: A folder is given twice, or cannot be read.
@@ -88,7 +88,7 @@ def compare(work_dirs: Sequence[str | Path]) -> list[Comparison]:
 
 
 def _order(training: Training) -> tuple:
-    """A baseline in front of its own."""
+    """Sort key that puts a baseline before its trainings."""
     identity = training.identity
     return identity.detector, identity.backbone, identity.attention
 

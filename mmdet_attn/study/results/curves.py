@@ -1,4 +1,4 @@
-"""Loss, learning rate and AP over a training, drawn from mmengine's logs."""
+"""Plot loss, learning rate and AP over a training, from its logs."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from mmdet_attn.study.results.compare import KINDS, Comparison
 from mmdet_attn.study.results.logs import AP_KEYS, read_scalars
 
-# Distinct also for the colour-blind (Okabe and Ito).
+# Okabe and Ito's, which colour-blind people can tell apart.
 COLOURS = (
     '#0072B2',
     '#D55E00',
@@ -18,12 +18,12 @@ COLOURS = (
     '#56B4E9',
     '#000000',
 )
-# What decides on the learning rate at an epoch.
+# The facts that decide about the learning rate at an epoch.
 RATE = ('learning rate', 'schedule', 'warm-up')
 
 
 def plot_curves(work_dir: str | Path, file: str | Path) -> Path:
-    """Draw loss and its parts, and AP, of one training to a PNG."""
+    """Plot loss and its parts, and AP, of one training to a PNG."""
     train, val = read_scalars(work_dir)
     figure, (left, right) = _canvas(1, 2)
     at = [r['at'] for r in train]
@@ -50,7 +50,7 @@ def plot_curves(work_dir: str | Path, file: str | Path) -> Path:
 
 
 def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
-    """Draw several trainings into the same axes, with the paper's AP."""
+    """Plot several trainings into the same axes, with the paper's AP."""
     kinds = [k for k in KINDS if any(c.training.ap[k] for c in compared)]
     rows = 2 if len(kinds) == 2 else 1
     figure, axes = _canvas(rows, (2 + len(kinds)) // rows)
@@ -89,7 +89,7 @@ def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
 
 
 def _dashes(compared: Sequence[Comparison]) -> list[tuple]:
-    """Line styles by which equal learning rates do not hide each other."""
+    """Line styles with which equal learning rates stay visible."""
     keys = [
         tuple(each.training.facts[fact] for fact in RATE) for each in compared
     ]

@@ -8,7 +8,7 @@ from mmdet_attn.study.results.paper import AP
 
 
 def as_json(compared: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """The same as plain data, AP and gains in percent."""
+    """A comparison as plain data, with AP and gains in percent."""
     rows = []
     for each in compared:
         training, gain = each.training, each.gain

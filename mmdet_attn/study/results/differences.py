@@ -1,4 +1,4 @@
-"""In what two set-ups differ."""
+"""The settings in which two trainings differ."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from mmdet_attn.study.results.attention import entries, short
 
-# What an attention module brings along: no reason to call a gain unfair.
+# Attention itself brings these along: they do not make a gain unfair.
 OF_ATTENTION = ('attention', 'kernel sizes', "attention's start")
 SECTIONS = (
     'model',
@@ -16,7 +16,7 @@ SECTIONS = (
     'val_evaluator',
     'custom_hooks',
 )
-# Said by a fact of its own, or without bearing on AP.
+# Each is a fact of its own, or has no influence on AP.
 SILENT = {
     'model.backbone.dcn',
     'model.backbone.frozen_stages',
@@ -49,7 +49,7 @@ QUIET = {
 
 
 class Difference(NamedTuple):
-    """One setting of a training, and what it is in another."""
+    """One setting, with its value in a training and in another one."""
 
     what: str
     here: str
@@ -59,7 +59,7 @@ class Difference(NamedTuple):
 def differences(
     here: Mapping[str, str], there: Mapping[str, str]
 ) -> list[Difference]:
-    """The facts of both that are not the same."""
+    """The facts that both have, with different values."""
     return [
         Difference(what, here[what], there[what])
         for what in here
@@ -68,7 +68,7 @@ def differences(
 
 
 def settings(cfg: Config) -> dict[str, str]:
-    """Every setting of a config on which the facts are silent, by its key."""
+    """Every setting of a config that is not among the facts, by its key."""
     found: dict[str, str] = {}
     for section in SECTIONS:
         part = cfg.get(section)
@@ -77,7 +77,7 @@ def settings(cfg: Config) -> dict[str, str]:
             own = [n for n in necks if short(n['type']) != 'AttentionNeck']
             part = {**part, 'neck': own}
         elif section == 'custom_hooks':
-            # Which launcher a run has decides on this one.
+            # The launcher decides on this hook.
             part = [
                 hook
                 for hook in part or ()
@@ -105,7 +105,7 @@ def all_differences(
     here: tuple[Mapping[str, str], Config],
     there: tuple[Mapping[str, str], Config],
 ) -> list[Difference]:
-    """As :func:`differences`, and every other setting that is not the same."""
+    """As `differences`, and every other setting that is different."""
     mine, other = settings(here[1]), settings(there[1])
     rest = [
         Difference(key, mine.get(key, 'not set'), other.get(key, 'not set'))

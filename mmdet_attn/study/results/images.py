@@ -1,4 +1,4 @@
-"""The images of a training: which, and how large."""
+"""The images of a training: their data set and their size."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
@@ -11,7 +11,7 @@ COCO = 'COCO train2017, val2017'
 
 
 def data_set(cfg: Config) -> str:
-    """What a training is trained and evaluated on."""
+    """The data set of training and evaluation, in words."""
     train, wrappers = _unwrap(cfg.train_dataloader.dataset)
     val, _ = _unwrap(cfg.val_dataloader.dataset)
     files = [str(d.get('ann_file', '?')) for d in (train, val)]
@@ -38,7 +38,7 @@ def _unwrap(dataset: Mapping) -> tuple[Mapping, list[str]]:
 
 
 def image_scale(cfg: Config) -> str:
-    """To what size images are brought."""
+    """The size to which images are resized, in words."""
     found = []
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         dataset, _ = _unwrap(loader.dataset)

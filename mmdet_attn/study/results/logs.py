@@ -1,4 +1,4 @@
-"""What mmengine leaves in a work directory: every run's log and config."""
+"""Read the logs and configs that mmengine wrote to a work directory."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from mmdet_attn.errors import InputError
 
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 AP_KEYS = ('coco/bbox_mAP', 'coco/segm_mAP')
-# Which iteration of how many the first line of a training log is about.
+# Epoch, iteration and iterations per epoch of a line of a training log.
 FIRST = re.compile(r'Epoch\(train\)\s*\[\s*(\d+)\]\[\s*(\d+)/(\d+)\]')
 PROCESSES = re.compile(r'^ +GPU number: (\d+)$', re.MULTILINE)
 SCALED = re.compile(r'Scaling the original LR by ([\d.e+-]+\d)')
@@ -27,14 +27,14 @@ class Run:
     """One start of a training.
 
     Attributes:
-        folder: ``WORK_DIR/TIMESTAMP``.
-        train: Records of the training loss; ``at`` is their place in epochs.
-        val: Records of evaluations; their ``step`` is the epoch.
-        cut: Whether the last line of the log was not written to its end.
+        folder: `WORK_DIR/TIMESTAMP`.
+        train: Records of the training loss. `at` is their place in epochs.
+        val: Records of evaluations. Their `step` is the epoch.
+        cut: Whether the last line of the log is incomplete.
         begin: Iterations of earlier runs.
-        processes: In how many the training ran, None if the log is missing.
-        lr_scale: What ``--auto-scale-lr`` made of the learning rate.
-        starts: How ``AttentionPretrained`` says that plugins start.
+        processes: Number of processes. None if the log is missing.
+        lr_scale: Factor of `--auto-scale-lr` on the learning rate.
+        starts: How plugins start, as `AttentionPretrained` logged it.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The config as this run had it."""
+        """The config of this run."""
         try:
             return Config.fromfile(
                 self.config_file, import_custom_modules=False
@@ -69,7 +69,7 @@ class Run:
         return not self.config_file.exists() or bool(self.config.get('resume'))
 
     def read_text(self) -> None:
-        """Add what only the text log has."""
+        """Read the fields that only the text log has."""
         log = self.folder / f'{self.folder.name}.log'
         text = log.read_text(errors='replace') if log.exists() else ''
         if processes := PROCESSES.search(text):
@@ -87,17 +87,17 @@ class Run:
             for record in self.train:
                 record['at'] = (record['step'] - start) / length
         else:
-            # How long an epoch is, is unknown: all stands at its end.
+            # The length of an epoch is unknown: take the end of the epoch.
             self.begin = first - 1
             for record in self.train:
                 record['at'] = record.get('epoch', record['step'])
 
 
 def read_runs(work_dir: str | Path) -> list[Run]:
-    """Every run that logged something of a training, in order of time.
+    """Every run that logged a training loss, in order of time.
 
     Raises:
-        InputError: A log is broken other than by the end of its last line.
+        InputError: A line of a log, except for the last one, is broken.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     runs = [_read(file) for file in files]
@@ -105,10 +105,10 @@ def read_runs(work_dir: str | Path) -> list[Run]:
 
 
 def join(runs: list[Run]) -> tuple[list[dict], list[dict], list[Run]]:
-    """Records of training and evaluation as one, and the runs they are of.
+    """Join the records of training and of evaluation, and list their runs.
 
-    A run that resumes replaces what came after the checkpoint it resumes
-    from; one that starts afresh replaces everything.
+    A run that resumes replaces all records after its checkpoint. A run that
+    starts from the beginning replaces all records.
     """
     train: list[dict] = []
     val: list[dict] = []

@@ -1,4 +1,4 @@
-"""What a reader must know of a training's runs."""
+"""Notes on the runs of a training."""
 
 import math
 from itertools import pairwise
@@ -11,7 +11,7 @@ from mmdet_attn.study.results.setup import AT_START, facts
 
 
 def of_losses(train: list[dict]) -> list[str]:
-    """Where the loss first was no number."""
+    """A note on the first loss that is not a finite number."""
     for record in train:
         if not math.isfinite(record['loss']):
             value = 'NaN' if math.isnan(record['loss']) else 'infinite'
@@ -23,11 +23,11 @@ def of_losses(train: list[dict]) -> list[str]:
 
 
 def of_runs(chain: list[Run], logged: int) -> list[str]:
-    """How a training went on after its first run.
+    """Notes on how a training went on after its first run.
 
     Args:
-        chain: The runs that count.
-        logged: How many runs there were.
+        chain: The runs whose records count.
+        logged: The number of all runs.
     """
     notes = []
     if logged > len(chain):

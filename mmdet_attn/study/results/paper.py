@@ -1,4 +1,4 @@
-"""Tables 5 and 6 of the ECA-Net paper, and the recipe behind them."""
+"""Tables 5 and 6 of the ECA-Net paper."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
 
 class AP(NamedTuple):
-    """COCO's summary in percent; None where nothing is given."""
+    """COCO's summary in percent. None if a value is not given."""
 
     ap: float | None
     ap50: float | None
@@ -29,7 +29,7 @@ class AP(NamedTuple):
     ap_l: float | None
 
     def minus(self, other: 'AP') -> 'AP':
-        """The gain over another, to the digit that is given."""
+        """The gain over another AP, rounded to one digit."""
         pairs = zip(self, other, strict=True)
         return AP(
             *(
@@ -81,8 +81,8 @@ TABLE_5 = {
     ),
 }
 
-# Also in Table 5, but taken from GCNet, which counted parameters and FLOPs
-# otherwise and trained with SyncBN.
+# Also in Table 5, but taken from GCNet. GCNet counted parameters and FLOPs in
+# another way and trained with SyncBN.
 FROM_GCNET = {
     'mask_rcnn_r50_nonlocal': Row(
         46.50, 288.70, 38.0, 59.8, 41.0, None, None, None
@@ -112,11 +112,11 @@ NOTES = {
 
 
 def paper_ap(row: str | None, kind: str) -> AP | None:
-    """What the paper has for a row, None where it has nothing.
+    """The paper's AP for a row. None if it has none.
 
     Args:
         row: Name of the config that trains it.
-        kind: ``'bbox'`` or ``'segm'``.
+        kind: `'bbox'` or `'segm'`.
     """
     if kind not in ('bbox', 'segm'):
         raise InputError(f"kind must be 'bbox' or 'segm', got {kind!r}.")

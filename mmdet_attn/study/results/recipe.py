@@ -1,4 +1,4 @@
-"""The recipe of the ECA-Net paper's detectors, in the words of a set-up."""
+"""The recipe of the ECA-Net paper, in the words of `setup.py`."""
 
 from mmdet_attn.study.results.images import COCO
 
@@ -17,7 +17,7 @@ RECIPE = {
     'detector loaded': 'none',
     'norm': 'BN, fixed',
 }
-# Defaults of MMDetection in 2019, on which the paper is silent.
+# Defaults of MMDetection in 2019. The paper does not state them.
 NOT_STATED = {'warm-up', 'gradient clipping', 'norm', 'precision'}
 ATTENTION = {
     'se': 'SE(bias=False) after_conv3 in stages 1, 2, 3, 4',
@@ -37,7 +37,7 @@ KERNELS = {
 
 
 def recipe(row: str | None) -> dict[str, str]:
-    """What the paper did, for a row or for any detector beside its rows."""
+    """The paper's settings for a row. Without a row, those of all rows."""
     if row is None:
         return RECIPE
     depth, family = row.split('_r')[-1].split('_')[0], row.split('_')[-1]

@@ -1,4 +1,4 @@
-"""Which row of the paper a config trains, by what it holds."""
+"""Find the row of the paper that a config trains, by its content."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ DETECTORS = {
     'MaskRCNN': ('mask_rcnn', 'Mask R-CNN'),
     'RetinaNet': ('retinanet', 'RetinaNet'),
 }
-# ContextBlock and NonLocal2d are mmcv's of the same.
+# ContextBlock and NonLocal2d are the same modules in mmcv.
 FAMILIES = {
     'ECA': 'eca',
     'SE': 'se',
@@ -20,7 +20,7 @@ FAMILIES = {
     'NonLocal': 'nonlocal',
     'NonLocal2d': 'nonlocal',
 }
-# What makes another network of a backbone, and what it usually is.
+# Settings that make another network of a backbone, with their defaults.
 VARIANTS = {
     'base_channels': 64,
     'groups': 1,
@@ -35,11 +35,11 @@ class Identity(NamedTuple):
     """What a config trains.
 
     Attributes:
-        detector: For reading, such as ``'Faster R-CNN'``.
-        backbone: Likewise, without attention: ``'ResNet-50'``.
-        attention: Likewise: ``'ECA'``; ``''`` without any.
-        row: The paper's row, by the name of the config that trains it; None
-            if it has none.
+        detector: Its name in text, such as `'Faster R-CNN'`.
+        backbone: Its name in text, without attention: `'ResNet-50'`.
+        attention: Its name in text, such as `'ECA'`. Empty without any.
+        row: The paper's row, as the name of the config that trains it. None
+            if the paper has no such row.
     """
 
     detector: str
@@ -54,7 +54,7 @@ class Identity(NamedTuple):
 
 
 def identify(model: Mapping[str, Any]) -> Identity:
-    """Tell what the ``model`` of a config is."""
+    """Name the detector, backbone and attention of a config's `model`."""
     kind = short(model['type'])
     prefix, detector = DETECTORS.get(kind, (kind, kind))
     backbone = model.get('backbone') or {}

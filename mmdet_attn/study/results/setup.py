@@ -1,4 +1,4 @@
-"""What of a training's set-up bears on its AP, from the dumped config."""
+"""The settings of a training that influence its AP, from its config."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,10 @@ from mmdet_attn.study.results.attention import (
 from mmdet_attn.study.results.images import data_set, image_scale
 from mmdet_attn.study.results.logs import Run
 
-# Only the first run decides on these.
+# Only the first run decides about these.
 AT_START = ('weights', "attention's start", 'detector loaded')
 FROZEN = {-1: 'none', 0: 'the stem'}
-# How the plugins that AttentionPretrained reports in the log started.
+# How plugins started, in the words of AttentionPretrained's log.
 STARTS = {
     'loaded': 'from the weights',
     'identity': 'as identity',
@@ -27,7 +27,7 @@ STARTS = {
 
 
 def facts(cfg: Config, run: Run) -> dict[str, str]:
-    """Everything that the paper's recipe has a word on, label by label."""
+    """Every setting that the paper's recipe has, by its label."""
     backbone = cfg.model.get('backbone') or {}
     frozen = backbone.get('frozen_stages', -1)
     found = {

@@ -1,4 +1,4 @@
-"""One training, finished or not, read from its work directory."""
+"""Read a training, finished or not, from its work directory."""
 
 import math
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from mmdet_attn.study.results.setup import AT_START, facts
 
 @dataclass
 class Training:
-    """What a work directory holds.
+    """The content of a work directory.
 
     Attributes:
-        name: For tables.
+        name: Name in tables.
         work_dir: The folder.
         cfg: The config of the last run.
         identity: What it trains.
-        facts: Its set-up.
+        facts: Its settings.
         train: Records of the loss, in order.
-        ap: For ``'bbox'`` and ``'segm'``, AP in percent by epoch.
-        notes: What a reader must know of its runs.
+        ap: For `'bbox'` and `'segm'`, AP in percent by epoch.
+        notes: Notes on its runs.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """The last epoch of which anything is logged."""
+        """The last epoch in the log."""
         evaluated = [epoch for found in self.ap.values() for epoch in found]
         trained = [record['epoch'] for record in self.train[-1:]]
         return max([*evaluated, *trained], default=0)
@@ -58,7 +58,8 @@ def read_training(work_dir: str | Path) -> Training:
     """Read a work directory of mmengine.
 
     Raises:
-        InputError: It is none, its log is broken, or it trains by iteration.
+        InputError: The folder is no work directory, its log is broken, or
+            the training goes by iteration.
     """
     path = Path(work_dir)
     if not path.is_dir():
@@ -85,7 +86,7 @@ def read_training(work_dir: str | Path) -> Training:
     _check(cfg, path)
     setup = facts(cfg, chain[-1])
     first = facts(chain[0].config, chain[0])
-    # What a resumed run loads at its start, its checkpoint replaces.
+    # A resumed run loads its checkpoint: the first run decides.
     setup |= {key: first[key] for key in AT_START if key in first}
     training = Training(
         path.resolve().name,
@@ -132,7 +133,7 @@ def _ap(val: list[dict], kind: str) -> dict[int, AP]:
 
 
 def _percent(value: float | None) -> float | None:
-    """COCO has -1 where there is no object of a size."""
+    """In percent. COCO's -1 means that there is no object of a size."""
     if value is None or math.isnan(value) or value < 0:
         return None
     return round(100 * value, 1)

@@ -5,62 +5,65 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdet_attn.weights.converters.rules import NORM, RESNET, renamed
-from mmdet_attn.weights.converters.stages import (
+from mmdet_attn.weights.converters.rename import NORM, RESNET, Rules
+from mmdet_attn.weights.converters.source import Source
+from mmdet_attn.weights.infer_backbone import (
     State,
-    block_counts,
-    depth_of,
-    plugins_by_stage,
-    require,
+    kind_of,
+    reduction,
+    resnet_with,
 )
 
-DESCRIPTION = 'ImageNet ResNets with BAM of Jongchan/attention-module'
-# Layers, and whether each is a norm, under the official names and ours.
+# Layers under the official names and ours.
 LAYERS = {
-    'channel_att.gate_c.gate_c_fc_0': ('channel.0', False),
-    'channel_att.gate_c.gate_c_bn_1': ('channel.1', True),
-    'channel_att.gate_c.gate_c_fc_final': ('channel.3', False),
-    'spatial_att.gate_s.gate_s_conv_reduce0': ('spatial.0', False),
-    'spatial_att.gate_s.gate_s_bn_reduce0': ('spatial.1', True),
-    'spatial_att.gate_s.gate_s_conv_di_0': ('spatial.3', False),
-    'spatial_att.gate_s.gate_s_bn_di_0': ('spatial.4', True),
-    'spatial_att.gate_s.gate_s_conv_di_1': ('spatial.6', False),
-    'spatial_att.gate_s.gate_s_bn_di_1': ('spatial.7', True),
-    'spatial_att.gate_s.gate_s_conv_final': ('spatial.9', False),
+    'channel_att.gate_c.gate_c_fc_0': 'channel.0',
+    'channel_att.gate_c.gate_c_bn_1': 'channel.1',
+    'channel_att.gate_c.gate_c_fc_final': 'channel.3',
+    'spatial_att.gate_s.gate_s_conv_reduce0': 'spatial.0',
+    'spatial_att.gate_s.gate_s_bn_reduce0': 'spatial.1',
+    'spatial_att.gate_s.gate_s_conv_di_0': 'spatial.3',
+    'spatial_att.gate_s.gate_s_bn_di_0': 'spatial.4',
+    'spatial_att.gate_s.gate_s_conv_di_1': 'spatial.6',
+    'spatial_att.gate_s.gate_s_bn_di_1': 'spatial.7',
+    'spatial_att.gate_s.gate_s_conv_final': 'spatial.9',
 }
-FIRST_LAYER = 'channel_att.gate_c.gate_c_fc_0.weight'
+bam_resnet = resnet_with(
+    'mmdet_attn.BAM',
+    dict(reduction=(r'channel_att\.gate_c\.gate_c_fc_0\.weight', reduction)),
+    position='after_block',
+    blocks=(-1,),
+    needed=(1, 2, 3),
+)
 
 
-def convert(state: State) -> dict[str, Tensor]:
-    """Official keys to ours; linear layers to 1x1 convolutions."""
-    rules = dict(RESNET)
+def _rules(state: State) -> Rules:
+    kind = kind_of(state)
     # The module is one of the network there, of a stage's last block here.
-    for stage, count in enumerate(block_counts(state)[:3], 1):
-        for layer, (name, norm) in LAYERS.items():
-            tail = NORM if norm else '(weight|bias)'
-            place = f'layer{stage}.{count - 1}.bam'
-            layer = re.escape(layer)
-            rules[rf'bam{stage}\.{layer}\.{tail}'] = rf'{place}.{name}.\1'
-    return {
-        name: value[:, :, None, None] if value.dim() == 2 else value
-        for name, value in renamed('bam', state, rules).items()
+    return RESNET | {
+        rf'bam{stage}\.{re.escape(layer)}\.{NORM}': (
+            rf'layer{stage}.{count - 1}.bam.{name}.\1'
+        )
+        for stage, count in enumerate(kind.blocks[:3] if kind else (), 1)
+        for layer, name in LAYERS.items()
     }
 
 
-def host(state: State) -> dict[str, Any]:
-    """The backbone that the weights fit."""
-    depth = depth_of('bam', state)
-    weights = [
-        require('bam', state, f'bam{stage}.{FIRST_LAYER}')
-        for stage in (1, 2, 3)
-    ]
-    plugins = plugins_by_stage(
-        [*(w.shape[1] // w.shape[0] for w in weights), None],
-        lambda r: dict(type='mmdet_attn.BAM', reduction=r),
-        'after_block',
-    )
-    return dict(
-        type='mmdet_attn.AttentionResNet',
-        depth=depth,
-        plugins=[dict(plugin, blocks=(-1,)) for plugin in plugins],
-    )
+def _backbone_cfg(state: State) -> dict[str, Any]:
+    in_blocks = {
+        re.sub(r'^bam(\d)', r'layer\1.0', key): value
+        for key, value in state.items()
+    }
+    return bam_resnet(in_blocks)
+
+
+def _linear_as_conv(name: str, value: Tensor) -> Tensor:
+    return value[:, :, None, None] if value.dim() == 2 else value
+
+
+BAM = Source(
+    'bam',
+    'ImageNet ResNets with BAM of Jongchan/attention-module',
+    _rules,
+    _backbone_cfg,
+    reshape=_linear_as_conv,
+)

@@ -2,59 +2,55 @@
 
 from typing import Any
 
-from torch import Tensor
+from mmdet_attn.weights.converters.rename import (
+    BLOCK,
+    RESNET_WITHOUT_CONV2,
+    se_as_linear,
+)
+from mmdet_attn.weights.converters.source import Source
+from mmdet_attn.weights.infer_backbone import (
+    State,
+    bottleneck_depth_of,
+    last_dim,
+    reduction,
+    require,
+)
 
-from mmdet_attn.errors import InputError
-from mmdet_attn.weights.converters.rules import BLOCK, RESNET, renamed
-from mmdet_attn.weights.converters.stages import State, depth_of, require
-
-DESCRIPTION = 'ImageNet EPSANet-50 and -101 (small) of murufeng/EPSANet'
-RULES = {k: v for k, v in RESNET.items() if 'conv[123]' not in k}
-RULES |= {
-    rf'{BLOCK}\.conv[13]\.weight': r'\g<0>',
-    rf'({BLOCK}\.conv2\.se\.fc[12]\.(weight|bias))': r'\1',
-    **{
-        rf'({BLOCK}\.conv2)\.conv_{number}\.weight': (
-            rf'\1.convs.{number - 1}.weight'
-        )
-        for number in (1, 2, 3, 4)
-    },
-}
+NUMBERS = (1, 2, 3, 4)
 
 
-def convert(state: State) -> dict[str, Tensor]:
-    """Official keys to ours; the gate's 1x1 convolutions to linear layers."""
-    return {
-        name: value.flatten(1)
-        if name.endswith(('se.fc1.weight', 'se.fc2.weight'))
-        else value
-        for name, value in renamed('epsanet', state, RULES).items()
-    }
-
-
-def host(state: State) -> dict[str, Any]:
-    """The backbone that the weights fit."""
-    depth = depth_of('epsanet', state)
-    if depth < 50:
-        raise InputError(
-            f'epsanet: a ResNet-{depth}, whose blocks take no other '
-            'convolution (dcn) in MMDetection: ResNet-50 and deeper do.'
-        )
+def _backbone_cfg(state: State) -> dict[str, Any]:
+    depth = bottleneck_depth_of(state)
     place = 'layer1.0.conv2'
-    convs = [
-        require('epsanet', state, f'{place}.conv_{number}.weight')
-        for number in (1, 2, 3, 4)
-    ]
-    planes = require('epsanet', state, 'layer1.0.conv1.weight').shape[0]
-    gate = require('epsanet', state, f'{place}.se.fc1.weight')
+    convs = [require(state, f'{place}.conv_{n}.weight') for n in NUMBERS]
+    planes = require(state, 'layer1.0.conv1.weight').shape[0]
+    gate = require(state, f'{place}.se.fc1.weight')
     return dict(
         type='mmdet.ResNet',
         depth=depth,
         dcn=dict(
             type='mmdet_attn.PSAConv2d',
-            kernel_sizes=tuple(conv.shape[-1] for conv in convs),
+            kernel_sizes=tuple(map(last_dim, convs)),
             groups=tuple(planes // conv.shape[1] for conv in convs),
-            reduction=gate.shape[1] // gate.shape[0],
+            reduction=reduction(gate),
         ),
         stage_with_dcn=(True, True, True, True),
     )
+
+
+EPSANET = Source(
+    'epsanet',
+    'ImageNet EPSANet-50 and -101 (small) of murufeng/EPSANet',
+    {
+        **RESNET_WITHOUT_CONV2,
+        rf'({BLOCK}\.conv2\.se\.fc[12]\.(weight|bias))': r'\1',
+        **{
+            rf'({BLOCK}\.conv2)\.conv_{number}\.weight': (
+                rf'\1.convs.{number - 1}.weight'
+            )
+            for number in NUMBERS
+        },
+    },
+    _backbone_cfg,
+    reshape=se_as_linear,
+)

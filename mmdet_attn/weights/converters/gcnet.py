@@ -2,68 +2,53 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from mmdet_attn.errors import InputError
-from mmdet_attn.weights.converters.rules import BLOCK, BLOCKS, STEM, renamed
-from mmdet_attn.weights.converters.stages import (
+from mmdet_attn.weights.converters.rename import BLOCK, IN_BACKBONE
+from mmdet_attn.weights.converters.source import Source
+from mmdet_attn.weights.infer_backbone import (
     State,
-    depth_of,
-    plugins_by_stage,
-    stage_values,
+    bottleneck_depth_of,
+    reduction,
+    resnet_with,
 )
 
-DESCRIPTION = (
-    'COCO detectors of xvjiarui/GCNet or of MMDetection (gcnet): the backbone'
-)
-BACKBONE = {rf'backbone\.({pattern})': r'\1' for pattern in (*STEM, *BLOCKS)}
+MODULE = rf'backbone\.({BLOCK})\.context_block'
 BRANCH = r'channel_(add|mul)_conv\.[013]\.(weight|bias)'
-RULES = {
-    **BACKBONE,
-    rf'backbone\.({BLOCK})\.context_block\.({BRANCH})': r'\1.gc.\2',
-    rf'backbone\.({BLOCK})\.context_block\.(conv_mask\.(weight|bias))': (
-        r'\1.gc.\2'
-    ),
-    r'(neck|rpn_head|roi_head|bbox_head|mask_head)\..*': None,
-}
-
-
-def convert(state: State) -> dict[str, Tensor]:
-    """Official keys to ours."""
-    return renamed('gcnet', state, RULES)
-
-
-def host(state: State) -> dict[str, Any]:
-    """The backbone that the weights fit."""
-    depth = depth_of('gcnet', state)
-    if depth < 50:
-        raise InputError(
-            f'gcnet: a ResNet-{depth}; the authors have no such detector.'
+gc_resnet = resnet_with(
+    'mmdet_attn.GC',
+    dict(
+        reduction=(
+            r'context_block\.channel_(add|mul)_conv\.0\.weight',
+            reduction,
         )
-    fusion = tuple(
-        kind
-        for kind in ('mul', 'add')
-        if any(f'.channel_{kind}_conv.' in key for key in state)
-    )
-    reductions = stage_values(
-        'gcnet',
-        state,
-        r'context_block\.channel_(add|mul)_conv\.0\.weight',
-        lambda value: value.shape[1] // value.shape[0],
-        every=False,
-    )
+    ),
+    needed=(),
+)
+
+
+def _backbone_cfg(state: State) -> dict[str, Any]:
+    bottleneck_depth_of(state)
+    cfg = gc_resnet(state)
     attends = any('.conv_mask.' in key for key in state)
-    return dict(
-        type='mmdet.ResNet',
-        depth=depth,
-        plugins=plugins_by_stage(
-            reductions,
-            lambda r: dict(
-                type='mmdet_attn.GC',
-                reduction=r,
-                pooling='att' if attends else 'avg',
-                fusion=fusion,
+    for plugin in cfg['plugins']:
+        plugin['cfg'].update(
+            pooling='att' if attends else 'avg',
+            fusion=tuple(
+                kind
+                for kind in ('mul', 'add')
+                if any(f'.channel_{kind}_conv.' in key for key in state)
             ),
-            'after_conv3',
-        ),
-    )
+        )
+    return cfg
+
+
+GCNET = Source(
+    'gcnet',
+    'COCO detectors of xvjiarui/GCNet or of MMDetection (gcnet): the backbone',
+    {
+        **IN_BACKBONE,
+        rf'{MODULE}\.({BRANCH})': r'\1.gc.\2',
+        rf'{MODULE}\.(conv_mask\.(weight|bias))': r'\1.gc.\2',
+        r'(neck|rpn_head|roi_head|bbox_head|mask_head)\..*': None,
+    },
+    _backbone_cfg,
+)

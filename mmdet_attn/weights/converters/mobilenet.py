@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.converters.rules import CLASSIFIER, NORM, Rules
+from mmdet_attn.weights.converters.rename import CLASSIFIER, NORM, Rules
 
 # features.1 to features.17.
 PLACES = [
@@ -18,7 +18,7 @@ FIRST, EXPANDING = r'layer1\.0', r'layer[2-7]\.\d'
 
 
 def alias(key: str) -> str:
-    """``features.N.conv`` as the stage and block that it is here."""
+    """`features.N.conv` as the stage and block that it is here."""
     match = re.match(r'features\.(\d+)\.conv\.', key)
     if match and 1 <= int(match[1]) <= len(PLACES):
         return f'{PLACES[int(match[1]) - 1]}.{key[match.end() :]}'
@@ -26,7 +26,7 @@ def alias(key: str) -> str:
 
 
 def conv_norm(conv: str, norm: str, place: str, name: str) -> Rules:
-    """Rules for a convolution and its norm, here one ``ConvModule``."""
+    """Rules for a convolution and its norm, here one `ConvModule`."""
     place = f'({place})' if place else '()'
     return {
         rf'{place}{conv}\.weight': rf'\1{name}.conv.weight',
@@ -53,13 +53,13 @@ def network_rules(last: str) -> Rules:
     }
 
 
-def check_blocks(source: str, state: Mapping[str, Tensor]) -> None:
+def check_blocks(state: Mapping[str, Tensor]) -> None:
     """Refuse what lacks a block of MobileNetV2."""
     found = {'.'.join(alias(key).split('.')[:2]) for key in state}
     missing = [n for n, place in enumerate(PLACES, 1) if place not in found]
     if missing:
         raise InputError(
-            f'{source}: no features.{missing[0]}, where MobileNetV2 has '
-            f'features.1 to features.{len(PLACES)}: the file is incomplete, '
-            'or another network.'
+            f'no features.{missing[0]}, where MobileNetV2 has features.1 to '
+            f'features.{len(PLACES)}: the file is incomplete, or another '
+            'network.'
         )

@@ -1,21 +1,9 @@
 """Triplet Attention's own ImageNet networks."""
 
-from typing import Any
+from mmdet_attn.weights.converters.rename import BLOCK, NORM, RESNET
+from mmdet_attn.weights.converters.source import Source
+from mmdet_attn.weights.infer_backbone import last_dim, resnet_with
 
-from torch import Tensor
-
-from mmdet_attn.weights.converters.rules import BLOCK, NORM, RESNET, renamed
-from mmdet_attn.weights.converters.stages import (
-    State,
-    depth_of,
-    last_position,
-    plugins_by_stage,
-    stage_values,
-)
-
-DESCRIPTION = (
-    'ImageNet ResNets with triplet attention of landskape-ai/triplet-attention'
-)
 # Of the released networks, and of the module's later file.
 BRANCHES = {
     'ChannelGateH.spatial': 'cw',
@@ -32,29 +20,19 @@ for branch, name in BRANCHES.items():
     RULES[rf'{place}\.conv\.weight'] = rf'{target}.conv.weight'
     RULES[rf'{place}\.bn\.{NORM}'] = rf'{target}.norm.\2'
 
-
-def convert(state: State) -> dict[str, Tensor]:
-    """Official keys to ours."""
-    return renamed('triplet', state, RULES)
-
-
-def host(state: State) -> dict[str, Any]:
-    """The backbone that the weights fit."""
-    depth = depth_of('triplet', state)
-    sizes = stage_values(
-        'triplet',
-        state,
-        r'triplet_attention\.(SpatialGate\.spatial|hw\.conv)\.conv\.weight',
-        lambda value: value.shape[-1],
-    )
-    return dict(
-        type='mmdet_attn.AttentionResNet',
-        depth=depth,
-        plugins=plugins_by_stage(
-            sizes,
-            lambda size: dict(
-                type='mmdet_attn.TripletAttention', kernel_size=size
-            ),
-            last_position(depth),
+TRIPLET = Source(
+    'triplet',
+    'ImageNet ResNets with triplet attention of '
+    'landskape-ai/triplet-attention',
+    RULES,
+    resnet_with(
+        'mmdet_attn.TripletAttention',
+        dict(
+            kernel_size=(
+                r'triplet_attention\.(SpatialGate\.spatial|hw\.conv)'
+                r'\.conv\.weight',
+                last_dim,
+            )
         ),
-    )
+    ),
+)

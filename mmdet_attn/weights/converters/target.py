@@ -1,4 +1,4 @@
-"""Converted weights are tried on the model that they are for."""
+"""Try converted weights on the model that they are for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +8,14 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.plugins import Attention
-from mmdet_attn.plugins.base import Gate
-from mmdet_attn.weights.strict import load_strictly
+from mmdet_attn.weights.fit import Fit, load_strictly
 
 
 def check_fit(
     cfg: Mapping[str, Any],
     converted: Mapping[str, Tensor],
     plain: bool = False,
+    source: str | None = None,
 ) -> None:
     """Build a model and load the weights into it, strictly.
 
@@ -25,9 +24,10 @@ def check_fit(
         converted: The weights, under our names.
         plain: Whether they are of a network without attention, so that
             modules may be missing which start as the identity.
+        source: Whose they are.
 
     Raises:
-        InputError: The weights do not fit, or fit and would not be used.
+        InputError: The weights do not fit, or would not be used.
     """
     from mmdet.registry import MODELS
 
@@ -35,37 +35,20 @@ def check_fit(
     model = MODELS.build(dict(cfg))
     state = dict(converted)
     if not any(key.startswith('backbone.') for key in state):
-        # As in a detector: the likely causes are told by its names.
+        # The causes of a misfit speak of a backbone in a detector.
         model = nn.ModuleDict(dict(backbone=model))
         state = {f'backbone.{key}': value for key, value in state.items()}
-    for name, module in model.named_modules():
-        prefix = f'{name}.'
-        if isinstance(module, Attention) and not any(
-            key.startswith(prefix) for key in state
-        ):
-            state |= _missing(prefix, module, plain)
-    load_strictly(model, state, 'Nothing was written.')
-
-
-def _missing(prefix: str, module: Attention, plain: bool) -> dict[str, Tensor]:
-    """What stands in for the weights of a module that the file lacks."""
-    own = module.state_dict(prefix=prefix)
-    if plain and module.starts_as_identity:
-        return own
-    if (
-        not plain
-        and isinstance(module, Gate)
-        and list(own) == [f'{prefix}alpha']
-    ):
+    if names := Fit(model, state).switched_off(source):
         raise InputError(
-            f'{prefix[:-1]} has no weights that could tell it from the '
-            'identity, as which identity_init=True starts it: set '
-            'identity_init=False in the config of these weights.'
+            f'{names[0]} has no weights that could tell it from the identity, '
+            'as which identity_init=True starts it: set identity_init=False '
+            'in the config of these weights.'
         )
-    return {}
+    optional = ('identity',) if plain else ()
+    load_strictly(model, state, 'Nothing was written.', optional)
 
 
-def model_of(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
+def target_cfg(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
     """The part of a config file that the weights are for.
 
     Raises:
@@ -81,8 +64,15 @@ def model_of(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
     return part
 
 
-def unlike(host: Mapping[str, Any], backbone: Mapping[str, Any]) -> list[str]:
-    """What differs between two backbones and shows in no tensor's shape."""
+def untested_differences(
+    trained: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[str]:
+    """What differs between two backbones and shows in no tensor's shape.
+
+    Args:
+        trained: The config of the backbone that the weights are of.
+        given: The config that they are loaded into.
+    """
 
     def settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -91,9 +81,9 @@ def unlike(host: Mapping[str, Any], backbone: Mapping[str, Any]) -> list[str]:
             'dcn.lambda_': (cfg.get('dcn') or {}).get('lambda_'),
         }
 
-    trained, given = settings(host), settings(backbone)
+    ours = settings(given)
     return [
-        f'trained with {name}={value}, the config has {given[name]}'
-        for name, value in trained.items()
-        if value != given[name]
+        f'trained with {name}={value}, the config has {ours[name]}'
+        for name, value in settings(trained).items()
+        if value != ours[name]
     ]

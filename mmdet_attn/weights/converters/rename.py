@@ -1,4 +1,4 @@
-"""Keys of foreign checkpoints become ours, by rules that must all fit."""
+"""Rename the keys of a foreign checkpoint by rules that must all fit."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from torch import Tensor
 from mmdet_attn.errors import InputError
 
 # A pattern of whole keys and what it becomes; None drops the tensor.
-Rules = Mapping[str, str | None]
+Rules = dict[str, str | None]
 
 NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 CLASSIFIER: Rules = {r'(fc|classifier(\.\d+)?)\.(weight|bias)': None}
@@ -23,10 +23,25 @@ BLOCKS: Rules = {
 }
 # Torchvision's names, which are those of MMDetection.
 RESNET: Rules = {**STEM, **BLOCKS, **CLASSIFIER}
+# The same without the second convolution of a block.
+RESNET_WITHOUT_CONV2: Rules = {
+    **{k: v for k, v in RESNET.items() if 'conv[123]' not in k},
+    rf'{BLOCK}\.conv[13]\.weight': r'\g<0>',
+}
+# The same without the classifier, in a file of a detector or classifier.
+IN_BACKBONE: Rules = {
+    rf'backbone\.({pattern})': r'\1' for pattern in (*STEM, *BLOCKS)
+}
+
+
+def se_as_linear(name: str, value: Tensor) -> Tensor:
+    """The 1x1 convolutions of an SE as linear layers."""
+    fc = name.endswith(('.se.fc1.weight', '.se.fc2.weight'))
+    return value.flatten(1) if fc else value
 
 
 def fold(key: str) -> str:
-    """A key with the numbers of its stage and block as ``*``."""
+    """A key with the numbers of its stage and block as `*`."""
     key = re.sub(r'\blayer\d+\.\d+', 'layer*.*', key)
     return re.sub(r'\bfeatures\.\d+\.conv|\bbam\d', _star, key)
 
@@ -36,7 +51,6 @@ def _star(match: re.Match) -> str:
 
 
 def renamed(
-    source: str,
     state: Mapping[str, Tensor],
     rules: Rules,
     alias: Callable[[str], str] = str,
@@ -44,7 +58,6 @@ def renamed(
     """The tensors under their new names, without those that are dropped.
 
     Args:
-        source: Name of the source, for messages.
         state: Tensors under their official names.
         rules: Exactly one has to match each key, as a whole.
         alias: What the rules see of a key.
@@ -70,28 +83,28 @@ def renamed(
         name = match.expand(target)
         if name in result:
             raise InputError(
-                f'{source}: {key} and another key both become {name}: a '
-                'checkpoint of this source has only one of them.'
+                f'{key} and another key both become {name}: a checkpoint of '
+                'this source has only one of them.'
             )
         result[name] = value
     if strange:
-        raise InputError(_unknown(source, strange))
+        raise InputError(_unknown(strange))
     if not result:
         raise InputError(
-            f'{source}: no weights in the checkpoint; take the file that '
-            'holds the state_dict.'
+            'no weights in the checkpoint; take the file that holds the '
+            'state_dict.'
         )
     return result
 
 
-def _unknown(source: str, keys: list[str]) -> str:
+def _unknown(keys: list[str]) -> str:
     count = Counter(map(fold, keys))
     lines = [f'  {name} ({number})' for name, number in count.most_common(12)]
     if len(count) > len(lines):
         lines.append(f'  and {len(count) - len(lines)} more')
     return '\n'.join(
         [
-            f'{source}: {len(keys)} keys that its checkpoints do not have:',
+            f'{len(keys)} keys that its checkpoints do not have:',
             *lines,
             'It is another network or another source: --help lists them.',
         ]

@@ -5,18 +5,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmdet_attn.weights.converters.rules import fold
-
-Row = tuple[str, str, int]
+from mmdet_attn.weights.converters.rename import fold
 
 
 def moves(
     state: Mapping[str, Tensor], converted: Mapping[str, Tensor]
-) -> list[Row]:
-    """Rows of old name, new name and number, with blocks folded.
+) -> list[tuple[str, str, int]]:
+    """Old name, new name and number of tensors, with blocks folded.
 
-    A tensor is known by its storage, which reshaping keeps. One whose rows
-    were cut or moved is known by its name, behind a new prefix.
+    A tensor is found by its storage, which reshaping keeps. Where rows were
+    cut or moved, it is found by its name, behind a new prefix.
     """
     storage = {_storage(value): name for name, value in converted.items()}
     count: Counter[tuple[str, str]] = Counter()

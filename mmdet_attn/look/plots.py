@@ -1,14 +1,14 @@
-"""Channel weights and alphas of gates as figures."""
+"""Plot the channel weights and the alphas of gates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_attn.look.gate_views import GateView, by_stage
+from mmdet_attn.look.views import GateView, by_stage
 
 # Okabe and Ito's, which colour-blind people can tell apart.
 CYCLE = (
@@ -24,40 +24,19 @@ CYCLE = (
 LEAST_SPAN = 0.02  # of a vertical axis: less would show rounding as structure
 
 
-class Curves(NamedTuple):
-    """The weights of one gate, as drawn.
-
-    Attributes:
-        mean: (C,), over images.
-        spread: (C,), standard deviation over images.
-        groups: (groups, C), the mean of each class, or each image.
-    """
-
-    mean: np.ndarray
-    spread: np.ndarray
-    groups: np.ndarray
-
-
-def curves(weights: np.ndarray, groups: Sequence[Sequence[int]]) -> Curves:
-    """Mean and spread of (images, C) over images, and the mean of groups."""
-    parts = [weights[list(group)].mean(0) for group in groups]
-    shape = (len(groups), weights.shape[1])
-    return Curves(weights.mean(0), weights.std(0), np.reshape(parts, shape))
-
-
 def plot_channels(
     views: Sequence[GateView],
-    groups: dict[str, list[int]],
+    groups: Mapping[str, list[int]],
     title: str,
     file: str | Path,
 ) -> Path:
-    """Draw weight over channel index, one plot for each gate, to a PNG.
+    """Plot weight over channel index to a PNG, with axes for each gate.
 
     Args:
         views: Gates with weights of channels.
-        groups: The images of each curve, by its label.
-        title: Of the figure.
-        file: To write.
+        groups: Indices of the images of each curve, by its label.
+        title: Title of the figure.
+        file: The PNG to write.
     """
     columns = min(2, len(views))
     rows = ceil(len(views) / columns)
@@ -66,9 +45,7 @@ def plot_channels(
     for axes in grid[len(views) :]:
         axes.remove()
     for axes, view in zip(grid, views, strict=False):
-        weights = view.weights
-        if weights is not None:
-            _draw_gate(axes, view, weights, groups)
+        _plot_gate(axes, view, groups)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
     figure.legend(
@@ -83,24 +60,31 @@ def plot_channels(
     return Path(file)
 
 
-def _draw_gate(axes, view: GateView, weights: np.ndarray, groups) -> None:
-    data = curves(weights, list(groups.values()))
+def _plot_gate(
+    axes: Any, view: GateView, groups: Mapping[str, list[int]]
+) -> None:
+    weights = np.asarray(view.weights)
+    numbers = f'mean {weights.mean():.3f}'
+    if view.alpha is not None:
+        numbers = f'alpha {view.alpha:.3f}, {numbers}'
     index = np.arange(weights.shape[1])
-    several = len(weights) > 1
-    if several:
+    if view.spread is not None:
+        mean, spread = weights.mean(0), weights.std(0)
+        numbers += f', std over images {view.spread:.4f}'
         label = f'mean over {len(weights)} images'
         width = 1.6 if groups else 0.9  # seen below other curves
-        axes.plot(index, data.mean, color='black', lw=width, label=label)
+        axes.plot(index, mean, color='black', lw=width, label=label)
         axes.fill_between(
             index,
-            data.mean - data.spread,
-            data.mean + data.spread,
+            mean - spread,
+            mean + spread,
             color='0.75',
             lw=0,
             zorder=1,
             label='± 1 standard deviation over them',
         )
-    for label, curve, colour in zip(groups, data.groups, CYCLE, strict=False):
+    for (label, images), colour in zip(groups.items(), CYCLE, strict=False):
+        curve = weights[images].mean(0)
         axes.plot(index, curve, color=colour, lw=0.7, label=label)
     low, high = axes.get_ylim()
     spare = max(0.0, LEAST_SPAN - (high - low)) / 2
@@ -110,23 +94,14 @@ def _draw_gate(axes, view: GateView, weights: np.ndarray, groups) -> None:
     axes.tick_params(labelsize=8)
     axes.set_xlabel('channel index', fontsize=8)
     axes.set_ylabel('weight g', fontsize=8)
-    axes.set_title(
-        view.name.removeprefix('backbone.'),
-        loc='left',
-        fontsize=9,
-        fontweight='bold',
-    )
-    numbers = f'mean {weights.mean():.3f}'
-    if view.alpha is not None:
-        numbers = f'alpha {view.alpha:.2f}, {numbers}'
-    if several:
-        numbers += f', std over images {data.spread.mean():.4f}'
+    name = view.name.removeprefix('backbone.')
+    axes.set_title(name, loc='left', fontsize=9, fontweight='bold')
     axes.set_title(numbers, loc='right', fontsize=8, color='0.35')
     axes.grid(alpha=0.25)
 
 
 def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
-    """Draw alpha over the gates in order of depth; None if none has one."""
+    """Plot alpha over the gates in order of depth. None if none has one."""
     views = [view for view in views if view.alpha is not None]
     if not views:
         return None
@@ -138,30 +113,24 @@ def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
         axes.annotate(
             label,
             (1, value),
-            (-3, 2),
+            (4, 0),
             xycoords=('axes fraction', 'data'),
             textcoords='offset points',
             fontsize=8,
             color='0.35',
-            ha='right',
+            va='center',
         )
     kinds = list(dict.fromkeys(view.kind for view in views))
     for kind, colour in zip(kinds, CYCLE * len(kinds), strict=False):
-        points = [
-            (depth, view.alpha)
-            for depth, view in enumerate(views)
-            if view.kind == kind
-        ]
+        points = [(i, v.alpha) for i, v in enumerate(views) if v.kind == kind]
         axes.plot(*zip(*points, strict=True), 'o', color=colour, label=kind)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.05, high + 0.12)  # room for the words
-    position, middles = 0, []
     stages = by_stage(views)
+    start, middles = 0, []
     for stage in stages.values():
-        middles.append(position + (len(stage) - 1) / 2)
-        position += len(stage)
-        if position < len(views):
-            axes.axvline(position - 0.5, color='0.85', lw=0.8)
+        middles.append(start + (len(stage) - 1) / 2)
+        start += len(stage)
+        if start < len(views):
+            axes.axvline(start - 0.5, color='0.85', lw=0.8)
     names = [stage.removeprefix('backbone.') for stage in stages]
     axes.set_xticks(middles, names, fontsize=8)
     axes.set_xlim(-0.6, len(views) - 0.4)
@@ -169,7 +138,11 @@ def plot_alphas(views: Sequence[GateView], file: str | Path) -> Path | None:
     axes.set_ylabel('alpha')
     axes.set_title('alpha by depth', loc='left', fontweight='bold')
     axes.legend(
-        frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1)
+        frameon=False,
+        fontsize=8,
+        loc='lower right',
+        bbox_to_anchor=(1, 1),
+        ncols=len(kinds),
     )
     axes.grid(axis='y', alpha=0.25)
     figure.savefig(file, dpi=100)

@@ -1,8 +1,7 @@
 """What a detector of MMDetection 1.x for COCO holds."""
 
-from torch import Tensor
-
 from mmdet_attn.errors import InputError
+from mmdet_attn.weights.infer_backbone import State
 
 # Rows of the last layers: 80 classes, and where 1.x has it the background.
 _BOX = {'bbox_head.fc_cls': 81, 'bbox_head.fc_reg': 4 * 81}
@@ -13,12 +12,12 @@ HEADS = {
 }
 
 
-def detector_of(state: dict[str, Tensor]) -> str:
-    """Which detector of :data:`HEADS` weights are, with nothing else in them.
+def detector_of(state: State) -> str:
+    """Which detector of `HEADS` the weights are of, and of nothing else.
 
     Raises:
-        InputError: They are none, or not of 1.x, not of COCO's 80 classes, or
-            have keys beside those of the detector.
+        InputError: They are of none, not of 1.x or not of the 80 classes of
+            COCO, or have keys beside those of the detector.
     """
     if any(key.startswith('roi_head.') for key in state):
         raise InputError(
@@ -45,7 +44,7 @@ def detector_of(state: dict[str, Tensor]) -> str:
     return kind
 
 
-def _check_rows(state: dict[str, Tensor], key: str, rows: int) -> None:
+def _check_rows(state: State, key: str, rows: int) -> None:
     if key not in state:
         raise InputError(
             f'The weights have no {key}; Faster R-CNN, Mask R-CNN and '

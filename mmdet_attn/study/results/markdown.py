@@ -1,4 +1,4 @@
-"""A comparison for reading, as Markdown."""
+"""Write a comparison as Markdown."""
 
 from collections.abc import Sequence
 
@@ -20,8 +20,8 @@ def markdown(compared: Sequence[Comparison], picture: str = '') -> str:
     """Tables of AP and of gains, and what each training is.
 
     Args:
-        compared: What to write down.
-        picture: Where the plot is, as seen from the Markdown file.
+        compared: The trainings.
+        picture: Path of the plot, relative to the Markdown file.
     """
     parts = ['## Results beside the paper']
     for kind, word in KINDS.items():
@@ -110,7 +110,7 @@ def _differing(
 
 
 def _escape(text: str) -> str:
-    """Keep Markdown from taking a name or a path as mark-up."""
+    """Escape the characters of a name or path that Markdown uses."""
     for sign in '\\|*_<`[':
         text = text.replace(sign, f'\\{sign}')
     return text

@@ -1,0 +1,298 @@
+"""Compare weights with a network: what fits, what does not, and why."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmdet_attn.errors import InputError
+from mmdet_attn.plugins import Gate
+from mmdet_attn.weights.infer_backbone import kind_of
+from mmdet_attn.weights.load import backbone_part
+from mmdet_attn.weights.plugins import plugins_of, starts_as_identity
+
+NON_STRICT = '--non-strict loads what fits and leaves the rest random.'
+# Checkpoints of torch before 0.4.1 have no such counters.
+COUNTER = 'num_batches_tracked'
+CLASSIFIER = re.compile(r'(fc|head|classifier|last_linear)\.')
+# Names of Detectron's and Caffe's own files.
+CAFFE = re.compile(r'(res\d|conv1_w|conv1\.bias|stem\.conv1\.|bn_conv1)')
+# Layers with an output for each class.
+CLASSES = re.compile(r'fc_cls|fc_reg|conv_logits|retina_cls|conv_cls')
+
+
+class Fit:
+    """Weights against a network.
+
+    Args:
+        network: The network, not changed.
+        state: The weights, under the names of the network.
+        optional: Plugins of these statuses may be missing.
+        part: Whether the weights may be of more than the network, such as its
+            classifier or other parts of a detector.
+        loaded: What `load_state_dict` of the network returned, if it was
+            called: a module may rename weights while it loads them.
+
+    Attributes:
+        status: For each plugin `'loaded'`, `'identity'`, `'fresh'` or
+            `'no weights'` (it has none to load).
+        missing: Keys of the network that the weights lack.
+        unexpected: Keys of the weights that the network lacks.
+        shapes: For each key of another shape, that in the weights and that in
+            the network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        state: Mapping[str, Tensor],
+        optional: Collection[str] = (),
+        part: bool = False,
+        loaded: Any = None,
+    ) -> None:
+        self.state = state
+        self.own = network.state_dict()
+        self.tops = {key.split('.')[0] for key in self.own}
+        self.modules = dict(network.named_modules())
+        self.plugins = plugins_of(network)
+        self.status = {
+            path: self._status(path, plugin)
+            for path, plugin in self.plugins.items()
+        }
+        self.shapes = other_shapes(self.own, state)
+        if loaded is not None:
+            missing, unexpected = loaded.missing_keys, loaded.unexpected_keys
+        else:
+            missing = [
+                key
+                for key in self.own
+                # A gate that loads its weights sets its alpha itself.
+                if key not in state and not key.endswith('.alpha')
+            ]
+            unexpected = [key for key in state if key not in self.own]
+        self.missing = [
+            key
+            for key in missing
+            if key not in self.shapes
+            and not key.endswith(COUNTER)
+            and self._status_of(key) not in optional
+        ]
+        self.unexpected = [
+            key for key in unexpected if not (part and self._elsewhere(key))
+        ]
+
+    def problem(self, way_out: str = '') -> str | None:
+        """What does not fit, grouped, with the likely causes.
+
+        Args:
+            way_out: The last line.
+        """
+        if not (self.missing or self.unexpected or self.shapes):
+            return None
+        lines = [
+            'The checkpoint does not fit the config.',
+            *_listing('in the config, not in the checkpoint', self.missing),
+            *_listing('in the checkpoint, not in the config', self.unexpected),
+            *_listing('of other shapes', self.shapes, self._both_shapes),
+            'Likely causes:',
+            *(f'  - {cause}' for cause in self._causes()),
+        ]
+        return '\n'.join([*lines, way_out] if way_out else lines)
+
+    def switched_off(self, trained_with: str | None) -> list[str]:
+        """Gates that would stay at identity although they were trained.
+
+        A gate without weights cannot notice that a checkpoint has it.
+
+        Args:
+            trained_with: The module that the weights were trained with.
+        """
+        return [
+            path
+            for path, plugin in self.plugins.items()
+            if isinstance(plugin, Gate)
+            and plugin._abbr_ == trained_with
+            and self.status[path] == 'identity'
+        ]
+
+    def _status(self, path: str, plugin: nn.Module) -> str:
+        if any(f'{path}.{key}' in self.state for key in plugin.state_dict()):
+            return 'loaded'
+        if starts_as_identity(plugin):
+            return 'identity'
+        return 'fresh' if plugin.state_dict() else 'no weights'
+
+    def _plugin(self, key: str) -> str | None:
+        """The plugin that a key belongs to."""
+        return next((p for p in self.plugins if key.startswith(f'{p}.')), None)
+
+    def _status_of(self, key: str) -> str | None:
+        return self.status.get(self._plugin(key) or '')
+
+    def _has(self, path: str) -> bool:
+        """Whether there are weights of a module."""
+        return any(key.startswith(f'{path}.') for key in self.state)
+
+    def _lacks(self, block: str, child: str) -> bool:
+        """Whether the network has a block, without this child."""
+        return block in self.modules and f'{block}.{child}' not in self.modules
+
+    def _elsewhere(self, key: str) -> bool:
+        """Whether a key belongs to something outside the network."""
+        return bool(
+            CLASSIFIER.match(key)
+            or key.split('.')[0] not in self.tops
+            # A convolution whose place a fresh plugin has taken.
+            or self.status.get(key.removesuffix('.weight')) == 'fresh'
+        )
+
+    def _both_shapes(self, key: str) -> str:
+        found, wanted = self.shapes[key]
+        return f': {found} in the checkpoint, {wanted} in the config'
+
+    def _causes(self) -> list[str]:
+        """The likely causes, with the way out of each."""
+        lost, cut, extra, foreign = (set[str]() for _ in range(4))
+        for key in self.missing:
+            plugin = self._plugin(key)
+            if plugin and self.status[plugin] == 'loaded':
+                cut.add(_leaf(plugin))
+            elif plugin and self._has(plugin.rpartition('.')[0]):
+                lost.add(_leaf(plugin))
+        for key in self.unexpected:
+            plugin = self._plugin(key)
+            block = re.match(r'((?:.*\.)?layer\d+\.\d+)\.(\w+)\.', key)
+            if plugin and not key.endswith('.alpha'):
+                foreign.add(_leaf(plugin))
+            elif block and self._lacks(block[1], block[2]):
+                extra.add(block[2])
+        alpha = any(
+            key.endswith('.alpha') and self._plugin(key)
+            for key in self.unexpected
+        )
+        sizes, others, classes, stem = {}, set[str](), False, False
+        for key, (found, wanted) in self.shapes.items():
+            stage = re.search(r'\blayer(\d+)\..*\beca\.conv\.weight$', key)
+            if stage:
+                sizes[int(stage[1])] = (
+                    f'stage {stage[1]} has {found[-1]}, the config '
+                    f'{wanted[-1]}'
+                )
+            elif plugin := self._plugin(key):
+                others.add(_leaf(plugin))
+            stem |= bool(re.match(r'(backbone\.)?(conv1|stem)\b', key))
+            classes |= bool(CLASSES.search(key)) and found[:1] != wanted[:1]
+        tops = {key.split('.')[0] for key in self.unexpected}
+        parts = tops - self.modules.keys()
+        causes = {
+            self._other_backbone(): True,
+            'another backbone: its stem has another width': stem,
+            f'trained without the plugin {_names(lost)}: take it out of the '
+            'config (model.backbone.plugins), or give the weights that '
+            'belong to this config': lost,
+            f'the plugin {_names(cut)} has other parts in the checkpoint, or '
+            'the file is cut': cut,
+            f'trained with the plugin {_names(extra)}, which the config '
+            'lacks: add it to model.backbone.plugins': extra,
+            f'the plugin {_names(foreign)} has the names of its authors in '
+            'the checkpoint: convert it, see '
+            'tools/model_converters/convert_checkpoint.py': foreign,
+            'trained with identity_init=True: set it in the cfg': alpha,
+            'another ECA kernel_size: '
+            f'{"; ".join(sizes[n] for n in sorted(sizes))}: set it per '
+            'stage': sizes,
+            f'other arguments of the plugin {_names(others)}: give its cfg '
+            'the same': others,
+            'another number of classes: give the same --data-root as in '
+            'training, or set num_classes of every head': classes,
+            f'another detector: it has {_names(parts)}, the config has '
+            'not': parts,
+        }
+        return [
+            cause for cause, found in causes.items() if cause and found
+        ] or ['the file is of another model, or cut: compare the two configs']
+
+    def _other_backbone(self) -> str:
+        """How the backbone of the weights differs from the network's."""
+        state = backbone_part(dict(self.state))
+        wanted, found = kind_of(backbone_part(self.own)), kind_of(state)
+        if wanted and self.missing and any(map(CAFFE.match, state)):
+            return (
+                'a caffe-style network, by its keys: convert it, or take '
+                "torchvision's weights"
+            )
+        if wanted and self.missing and not found:
+            return (
+                f'no ResNet, but {", ".join(sorted(state)[:3])}, ...: a file '
+                'of another library must be converted first'
+            )
+        if wanted and found:
+            # A network with fewer stages uses only those.
+            blocks = found.blocks[: len(wanted.blocks)]
+            if found._replace(blocks=blocks) != wanted:
+                return (
+                    f'another backbone: a {found} in the checkpoint, a '
+                    f'{wanted} in the config: set its depth and stem'
+                )
+        return ''
+
+
+def _leaf(path: str) -> str:
+    return path.split('.')[-1]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ', '.join(sorted(names))
+
+
+def other_shapes(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The keys of two state dicts whose shapes differ, and both shapes."""
+    return {
+        key: (tuple(state[key].shape), tuple(own[key].shape))
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    }
+
+
+def load_strictly(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    way_out: str = NON_STRICT,
+    optional: Collection[str] = (),
+) -> Fit:
+    """Load weights into a model; refuse, with the reasons, what differs.
+
+    Args:
+        model: The model.
+        state: The weights.
+        way_out: The last line of the message.
+        optional: As of `Fit`.
+
+    Raises:
+        InputError: Keys are missing or unexpected, or shapes differ.
+    """
+    shapes = other_shapes(model.state_dict(), state)
+    rest = {key: value for key, value in state.items() if key not in shapes}
+    loaded = model.load_state_dict(rest, strict=False)
+    fit = Fit(model, state, optional, loaded=loaded)
+    if problem := fit.problem(way_out):
+        raise InputError(problem)
+    return fit
+
+
+def _listing(
+    title: str, keys: Collection[str], note: Callable = lambda key: ''
+) -> list[str]:
+    """Keys grouped by module, with blocks and stages folded into one line."""
+    pattern = {key: re.sub(r'\d+(?=\.)', '*', key) for key in keys}
+    count = Counter(pattern.values())
+    first = {pattern[key]: key for key in reversed(list(keys))}
+    lines = [
+        f'  {name} ({number}){note(first[name])}'
+        for name, number in sorted(count.items())
+    ]
+    return [f'{len(keys)} {title}:', *lines] if keys else []

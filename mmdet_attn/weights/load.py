@@ -1,0 +1,273 @@
+"""Read checkpoints, without running code that they carry."""
+
+import io
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import mmengine
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import (
+    CheckpointLoader,
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
+from mmengine.runner.checkpoint import _get_mmengine_home
+from mmengine.utils import apply_to
+from torch import Tensor
+
+from mmdet_attn.errors import InputError
+
+# Every kind of address that mmengine reads from; '' is a local file.
+SCHEMES = (
+    '',
+    'http://',
+    'https://',
+    'torchvision://',
+    'modelzoo://',
+    'open-mmlab://',
+    'openmmlab://',
+    'mmcls://',
+    'pavi://',
+    r'(\S+\:)?s3://',
+    r'(\S+\:)?petrel://',
+)
+# mmengine imports torchvision for newer models only.
+TORCHVISION = Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json'
+
+# What `register` decided for this process; None is nothing.
+_trust: bool | None = None
+# Checkpoints that were read before mmengine asks for them.
+_ahead: dict[str, dict] = {}
+
+
+def register(trust: bool) -> None:
+    """Let mmengine read every checkpoint of this process by this module.
+
+    For tools. A library must not decide how others load.
+
+    Args:
+        trust: Whether checkpoints may run code of their own, as any pickle
+            can. Otherwise they may hold tensors, plain Python and what
+            mmengine stores beside them.
+    """
+    global _trust
+    _trust = trust
+    CheckpointLoader.register_scheme(SCHEMES, load_from_checked, force=True)
+
+
+def read_ahead(address: str, trust: bool) -> dict:
+    """Read a checkpoint before any work is done, and keep it for mmengine.
+
+    mmengine gets the content when it asks for this address, once. So the
+    file is read once and held once.
+
+    Args:
+        address: As of `read_checkpoint`.
+        trust: As of `register`, which this calls.
+    """
+    register(trust)
+    _ahead[address] = read_checkpoint(address)
+    return _ahead[address]
+
+
+# mmengine logs the name behind the first ten characters as the backend.
+def load_from_checked(filename: str, map_location: Any = None) -> dict:
+    """The loader that mmengine calls."""
+    content = _ahead.pop(filename, None)
+    if content is None or callable(map_location):
+        return read_checkpoint(filename, map_location=map_location)
+    if map_location is None or torch.device(map_location).type == 'cpu':
+        return content
+    return apply_to(
+        content,
+        lambda value: isinstance(value, Tensor),
+        lambda value: value.to(map_location),
+    )
+
+
+def read_checkpoint(
+    address: str, trust: bool | None = None, map_location: Any = 'cpu'
+) -> dict:
+    """Read a checkpoint from a file or any address that mmengine knows.
+
+    Args:
+        address: The file or address.
+        trust: As of `register`. None takes what `register` decided. Where it
+            was not called, torch's own variable
+            `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD` decides.
+        map_location: As of `torch.load`.
+
+    Raises:
+        InputError: The checkpoint is missing, cannot be read, or holds
+            something that only a trusted file may hold.
+    """
+    if trust is None:
+        trust = _trust
+    if trust is None:
+        trust = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD') == '1'
+    try:
+        source = _fetch(address)
+    except (ImportError, RuntimeError) as error:
+        raise InputError(f'{address} cannot be fetched: {error}') from None
+    try:
+        with _mmengine_allowed():
+            content = torch.load(
+                source, map_location=map_location, weights_only=not trust
+            )
+    except Exception as error:  # a damaged file can fail in any way
+        culprit = re.search(r'GLOBAL ([\w.]+)', str(error))
+        if culprit:
+            raise InputError(
+                f'{address} wants to import {culprit[1]}, which is neither a '
+                'weight nor anything that mmengine stores; loading it could '
+                'run any code. If you know who wrote the file: '
+                '--trust-checkpoint.'
+            ) from None
+        reason = re.sub(r'(?s).*WeightsUnpickler error: ', '', str(error))
+        raise InputError(
+            f'{address} is not a checkpoint that torch can read; it may be '
+            f'empty, cut short or of another format '
+            f'({type(error).__name__}: {reason.strip().split(chr(10))[0]}).'
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f'{address} holds a {type(content).__name__}, not a checkpoint.'
+        )
+    if address.startswith('mmcls://'):
+        content = {'state_dict': backbone_part(state_dict_of(content))}
+    return content
+
+
+def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The weights of a checkpoint, without a data-parallel prefix."""
+    state = checkpoint
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return {
+        re.sub(r'^module\.', '', key): value
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def backbone_part(
+    state: dict[str, Tensor], prefix: str | None = None
+) -> dict[str, Tensor]:
+    """The weights of a backbone, under its own names.
+
+    Args:
+        state: Weights of a backbone or of a network that has one.
+        prefix: What the names of the backbone start with. None is
+            `backbone.`, or nothing where no name starts so.
+    """
+    if prefix is None:
+        inside = any(key.startswith('backbone.') for key in state)
+        prefix = 'backbone.' if inside else ''
+    return {
+        key[len(prefix) :].removeprefix('.'): value
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+
+
+def _mmengine_globals() -> list:
+    """What mmengine stores beside tensors: its log buffers, in numpy."""
+    import numpy as np
+
+    core = np._core if hasattr(np, '_core') else np.core
+    dtypes = {type(np.dtype(kind)) for kind in np.sctypeDict.values()}
+    array = [core.multiarray._reconstruct, core.multiarray.scalar]
+    # A log buffer names its statistics by getattr, which could fetch
+    # anything; what stands in for it fetches nothing else.
+    getattr_ = (_statistic, 'builtins.getattr')
+    return [HistoryBuffer, getattr_, np.ndarray, np.dtype, *array, *dtypes]
+
+
+def _statistic(owner: type, name: str):
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr: {owner}, {name}')
+
+
+@contextmanager
+def _mmengine_allowed() -> Iterator[None]:
+    """Allow for a moment what mmengine stores, and leave the rest as it is."""
+    before = torch.serialization.get_safe_globals()
+    ours = [name for name in _mmengine_globals() if name not in before]
+    with torch.serialization.safe_globals(ours):
+        yield
+
+
+def _fetch(address: str) -> str | Path | io.BytesIO:
+    """Where the bytes behind an address are; a URL is downloaded first."""
+    scheme, found, _ = address.partition('://')
+    if not found:
+        file = Path(address).expanduser()
+        if not file.is_file():
+            raise InputError(f'{address}: no such checkpoint.')
+        return file
+    if scheme.split(':')[-1] in ('s3', 'petrel'):
+        backend = dict(backend='petrel')
+        return io.BytesIO(mmengine.fileio.get(address, backend))
+    if scheme in ('http', 'https'):
+        return _download(address, address)
+    target = _in_model_zoo(address)
+    return _download(address, target) if '://' in target else _fetch(target)
+
+
+def _in_model_zoo(address: str) -> str:
+    """The URL, or the file, of a model that is known by name."""
+    scheme, _, name = address.partition('://')
+    models: dict[str, str] = {}
+    if scheme in ('torchvision', 'modelzoo'):
+        models = mmengine.load(TORCHVISION)
+        if name not in models:
+            models = get_torchvision_models()
+    elif scheme in ('open-mmlab', 'openmmlab'):
+        name = get_deprecated_model_names().get(name, name)
+        models = get_external_models()
+    elif scheme == 'mmcls':
+        models = get_mmcls_models()
+    else:
+        raise InputError(
+            f'{address}: {scheme}:// cannot be read safely; download the '
+            'file and give its path.'
+        )
+    if name not in models:
+        raise InputError(f'{address}: {scheme}:// has no model {name!r}.')
+    target = models[name]
+    return target if '://' in target else f'{_get_mmengine_home()}/{target}'
+
+
+def _download(address: str, url: str) -> Path:
+    """The file of a URL in torch's cache, as torch.hub names it."""
+    folder = Path(torch.hub.get_dir(), 'checkpoints')
+    file = folder / Path(urlparse(url).path).name
+    rank, _ = get_dist_info()
+    try:
+        if rank == 0 and not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file))
+        barrier()
+        if not file.exists():  # on another machine than the first process
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file))
+    except OSError as error:
+        raise InputError(
+            f'{address} cannot be downloaded '
+            f'({getattr(error, "reason", error)}). Fetch {url} elsewhere and '
+            'give its path; that of a backbone is --cfg-options '
+            'model.backbone.init_cfg.checkpoint=FILE.'
+        ) from None
+    return file

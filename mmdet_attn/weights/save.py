@@ -1,0 +1,113 @@
+"""Write checkpoints in one step and over no file by accident."""
+
+import hashlib
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import mmdet_attn
+from mmdet_attn.errors import InputError
+
+PACKAGES = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+}
+
+
+def check_target(output: str, force: bool, source: str = '') -> None:
+    """Refuse a place to write to before any work is done.
+
+    Args:
+        output: The file to write.
+        force: Whether it may exist.
+        source: The file that is read, which is never overwritten.
+
+    Raises:
+        InputError: The folder is missing, or the file exists or is the
+            source itself.
+    """
+    path = Path(output)
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f'{path}: must be a file in a folder that exists.')
+    if not path.exists():
+        return
+    if not force:
+        raise InputError(f'{path} exists: --force overwrites it.')
+    if source and Path(source).exists() and path.samefile(source):
+        raise InputError(f'{path} is INPUT: give another name.')
+
+
+def sha256(path: str | Path) -> str:
+    """The hash of a file, in hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def write_checkpoint(
+    content: dict, output: str | Path, name_by_hash: bool = False
+) -> Path:
+    """Write a checkpoint in one step.
+
+    Args:
+        content: What `torch.save` takes.
+        output: The file.
+        name_by_hash: Put the first 8 digits of the file's SHA-256 behind its
+            name, as published weights have them.
+
+    Returns:
+        The file that was written.
+    """
+    path = Path(output)
+    # In the same folder, so that replacing is one step.
+    part = Path(f'{path}.{os.getpid()}.part')
+    try:
+        torch.save(content, part)
+        if name_by_hash:
+            path = path.with_name(f'{path.stem}-{sha256(part)[:8]}.pth')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package, of torch and of the installed stack."""
+    found = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch.__version__}
+    for name, distributions in PACKAGES.items():
+        for distribution in distributions:
+            try:
+                found[name] = f'{distribution} {version(distribution)}'
+                break
+            except PackageNotFoundError:
+                continue
+    return {name: str(value) for name, value in found.items()}
+
+
+def for_publication(checkpoint: dict) -> dict:
+    """The weights, config, class names and versions of a checkpoint.
+
+    Optimizer, schedulers and log are left out. What remains are tensors,
+    strings and numbers, so anybody can load it safely.
+
+    Raises:
+        InputError: The checkpoint was not written by a training.
+    """
+    meta = checkpoint.get('meta', {})
+    if 'state_dict' not in checkpoint or 'cfg' not in meta:
+        raise InputError(
+            'no checkpoint that a training wrote: it must have state_dict and '
+            f'meta with cfg, and has {", ".join(map(str, checkpoint))}.'
+        )
+    kept = {key: meta[key] for key in ('cfg', 'epoch', 'iter') if key in meta}
+    dataset = meta.get('dataset_meta') or {}
+    kept['dataset_meta'] = {
+        key: dataset[key] for key in ('classes', 'palette') if key in dataset
+    }
+    weights = {
+        key: value.detach().cpu().clone()
+        for key, value in checkpoint['state_dict'].items()
+    }
+    return {'state_dict': weights, 'meta': {**kept, 'versions': versions()}}
