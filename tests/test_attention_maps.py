@@ -141,6 +141,10 @@ def test_geometry_of_pipelines():
     assert Geometry.of(meta) == plain
     padded = meta | dict(img_shape=(192, 192), batch_input_shape=(192, 192))
     assert Geometry.of(padded) == plain._replace(padded=(192, 192))
+    # Twice as high and half as wide, then padded to a square.
+    uneven = dict(ori_shape=(60, 100), img_shape=(128, 128))
+    uneven |= dict(scale_factor=(0.5, 2.0), batch_input_shape=(128, 128))
+    assert Geometry.of(uneven).resized == (120, 50)
     bare = dict(ori_shape=(60, 100, 3), img_shape=(60, 100, 3))
     assert Geometry.of(bare) == Geometry(*[(60, 100)] * 3)
 
@@ -531,6 +535,18 @@ def test_recording_changes_no_detection(detector, inferencer):
             plain.pred_instances[key], without.pred_instances[key]
         )
     assert len(plain.pred_instances) > 0
+
+
+def test_page_of_modules_that_add(tmp_path):
+    """GC has no map: the page shows detections, and says why no more."""
+    files = make_detector(tmp_path, [plugin('mmdet_attn.GC')])
+    image = paint(tmp_path / 'image.png')
+    page = attention_maps(
+        load_inferencer(*files, 'cpu'), [image], tmp_path / 'out'
+    ).read_text()
+    assert 'GC backbone.layer' in page
+    assert NO_GATE in page
+    assert not list((tmp_path / 'out').glob('**/heat_maps'))
 
 
 def test_more_images_than_are_shown(inferencer, tmp_path):

@@ -240,6 +240,30 @@ def test_initialisation_survives_the_host(name):
         assert torch.equal(first, second)
 
 
+# Where the authors start biases at zero: the layers that have them.
+ZERO_BIASES = {
+    'A2': {'out'},
+    'BAM': {'channel.0', 'channel.3', 'spatial.0', 'spatial.9'},
+    'CBAM': {'channel.fc1', 'channel.fc2'},
+    'CoordAtt': {'conv1', 'conv_h', 'conv_w'},
+    'GC': {'conv_mask', 'channel_add_conv.3'},
+    'GE-plus': {'excite.1', 'excite.3'},
+    'NonLocal': {'g', 'theta', 'phi', 'out'},
+}
+
+
+@pytest.mark.parametrize('name', ZERO_BIASES)
+def test_biases_start_at_zero(name):
+    """Also after a host has initialised every layer in its own way."""
+    module = build(name)
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 7)
+    module.init_weights()
+    for fresh in (module, build(name)):
+        for path in ZERO_BIASES[name]:
+            assert not fresh.get_submodule(path).bias.any(), path
+
+
 @every_gate
 def test_gate_broadcasts(name):
     module = randomise(build(name)).eval()

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from mmdet_attn import __version__
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
+from mmdet_attn.weights.converters.rename import renamed
 from mmdet_attn.weights.converters.target import (
     check_fit,
     target_cfg,
@@ -261,6 +262,17 @@ CASES = {
         {'layer3.22.conv3.weight': 'layer3.22.conv3.weight'},
     ),
 }
+
+
+def test_exactly_one_rule_fits_a_key():
+    state = {'conv1.weight': torch.zeros(1)}
+    assert list(renamed(state, {r'conv1\.weight': 'stem.weight'})) == [
+        'stem.weight'
+    ]
+    both = {r'conv1\.weight': 'stem.weight', r'conv\d\.weight': None}
+    for rules in (both, {}):
+        with pytest.raises(InputError, match=r'conv1\.weight'):
+            renamed(state, rules)
 
 
 def test_every_source_has_a_case():
