@@ -34,7 +34,7 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         raise ImportError(
             f'mmdet_attn.{name} needs MMDetection, and {error.name} is not '
-            'installed: see "Both stacks" in the README.'
+            'installed: see docs/install.md.'
         ) from error
 
 

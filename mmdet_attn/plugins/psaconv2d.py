@@ -35,9 +35,11 @@ class PSAConv2d(ShowArguments, BaseModule):
     Args:
         in_channels: The number of input channels $C$.
         out_channels: The number of output channels $C'$.
-        kernel_size, padding: Given by a host; not used.
+        kernel_size: Given by a host; not used.
         stride: The stride of every branch.
-        dilation, bias: Only 1 and False, as in the paper.
+        padding: Given by a host; not used.
+        dilation: Only 1, as in the paper.
+        bias: Only False, as in the paper.
         kernel_sizes: The kernel sizes of the $S$ branches, odd.
         groups: The groups of the $S$ branches.
         reduction: The reduction $r$ of the SE gate.

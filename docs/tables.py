@@ -1,0 +1,282 @@
+"""The tables that the READMEs and the manual share.
+
+    python docs/tables.py --write    write them into README*.md
+    python docs/tables.py            say whether they are up to date
+
+A module's row comes from its docstring, its paper's address from the file it
+stands in, its parameters and its speed from ``facts.json``. Nothing here
+imports torch: the manual is built without it. Only ``--write`` needs the
+stack, and only for a module that ``facts.json`` does not have yet.
+"""
+
+import argparse
+import ast
+import inspect
+import json
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGINS = ROOT / 'mmdet_attn' / 'plugins'
+FACTS = ROOT / 'docs' / 'facts.json'
+# What a README says for a word or a formula in English.
+WORDS: dict[str, dict[str, str]] = {
+    'README.md': {},
+    'README_zh-CN.md': json.loads(
+        (ROOT / 'docs' / 'words_zh.json').read_text(encoding='utf-8')
+    ),
+}
+
+
+@dataclass
+class Module:
+    """What a page or a row says about one module."""
+
+    name: str
+    title: str
+    formula: str
+    paper: str
+    source: str
+    config: str
+    base: str
+    params: int | None
+    speed: str
+
+    @property
+    def page(self) -> str:
+        return f'modules/{self.name.lower()}.md'
+
+
+def _exported() -> dict[str, Path]:
+    """The names that the plugins package exports, and their files."""
+    tree = ast.parse((PLUGINS / '__init__.py').read_text(encoding='utf-8'))
+    return {
+        alias.name: ROOT / (node.module.replace('.', '/') + '.py')
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def _config(name: str) -> Path | None:
+    """The config that has a module in Faster R-CNN R50."""
+    pattern = f'**/faster_rcnn_r50_{name.lower()}.py'
+    return next((ROOT / 'configs').glob(pattern), None)
+
+
+def _base(config: Path) -> str:
+    """The file with the plugins of a config."""
+    found = re.search(r'_base_/attention/\w+\.py', config.read_text())
+    return f'configs/{found[0]}' if found else str(config.relative_to(ROOT))
+
+
+def facts() -> dict:
+    return json.loads(FACTS.read_text(encoding='utf-8'))
+
+
+def modules() -> list[Module]:
+    """Every exported class that has a config, in the order of the facts."""
+    known = facts()['modules']
+    found = {}
+    for name, file in _exported().items():
+        config = _config(name)
+        if config is None:
+            continue
+        tree = ast.parse(file.read_text(encoding='utf-8'))
+        docs = {
+            node.name: inspect.cleandoc(ast.get_docstring(node) or '')
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+        }
+        address = re.search(r'https://\S+', ast.get_docstring(tree) or '')
+        first = docs[name].partition('\n\n')[0].replace('\n', ' ')
+        title, _, formula = first.rstrip('.').partition(': ')
+        if not (title and formula and address):
+            sys.exit(
+                f'{file.relative_to(ROOT)}: {name} needs "Full name: formula."'
+                ' as the first line of its docstring, and the file the '
+                'address of its paper.'
+            )
+        fact = known.get(name, {})
+        found[name] = Module(
+            name,
+            title,
+            formula,
+            address[0].rstrip('.,'),
+            str(file.relative_to(ROOT)),
+            str(config.relative_to(ROOT)),
+            _base(config),
+            fact.get('params'),
+            fact.get('speed', 'not measured'),
+        )
+    order = [name for name in known if name in found]
+    return [found[name] for name in [*order, *(found.keys() - known.keys())]]
+
+
+def paper_tables() -> dict[str, dict[str, list[float | None]]]:
+    """The tables of the ECA-Net paper, read from the source."""
+    file = ROOT / 'mmdet_attn' / 'study' / 'results' / 'paper.py'
+    tables = {}
+    for node in ast.parse(file.read_text(encoding='utf-8')).body:
+        if not (isinstance(node, ast.Assign) and _is_table(node.value)):
+            continue
+        tables[node.targets[0].id] = {
+            key.value: [ast.literal_eval(cell) for cell in row.args]
+            for key, row in zip(
+                node.value.keys, node.value.values, strict=True
+            )
+        }
+    return tables
+
+
+def _is_table(node: ast.expr) -> bool:
+    return isinstance(node, ast.Dict) and all(
+        isinstance(value, ast.Call) for value in node.values
+    )
+
+
+def paper_rows() -> dict[str, list[float | None]]:
+    """Table 5, with the rows of each network together."""
+    tables = paper_tables()
+    rows = tables['TABLE_5'] | tables['FROM_GCNET']
+    for name, counted in facts()['counted'].items():
+        rows[name] = [counted['params_m'], counted['gflops'], *rows[name][2:]]
+    networks = list(dict.fromkeys(map(_network, rows)))
+    order = sorted(rows, key=lambda name: networks.index(_network(name)))
+    return {name: rows[name] for name in order}
+
+
+def _network(name: str) -> str:
+    return re.match(r'.*_r\d+', name)[0]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def escape(formula: str) -> str:
+    return re.sub(r'([|*<_])', r'\\\1', formula)
+
+
+def readme_modules(file: str) -> str:
+    words = WORDS[file]
+
+    def say(word: str) -> str:
+        return words.get(word, word)
+
+    head = ['module', 'formula', 'added to R50', 'speed', 'config']
+    rows = [
+        [
+            f'[`{m.name}`]({m.source}) ([{say("paper")}]({m.paper}))',
+            escape(say(m.formula)),
+            '' if m.params is None else f'{m.params:,}',
+            say(m.speed),
+            f'[{m.name.lower()}]({m.config})',
+        ]
+        for m in modules()
+    ]
+    return table([say(word) for word in head], rows)
+
+
+def readme_paper(file: str) -> str:
+    words = WORDS[file]
+    head = ['config', '#Param M', 'GFLOPs', 'AP in the paper']
+    rows = [
+        [
+            f'[{name}](configs/{name}.py)',
+            *(f'{value:.2f}' for value in row[:2]),
+            f'{row[2]:.1f}',
+        ]
+        for name, row in paper_rows().items()
+    ]
+    return table([words.get(word, word) for word in head], rows)
+
+
+TABLES = {'modules': readme_modules, 'paper': readme_paper}
+
+
+def filled(file: str) -> str:
+    """A README with its tables as they should be."""
+    text = (ROOT / file).read_text(encoding='utf-8')
+    for name, make in TABLES.items():
+        start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
+        head, rest = text.split(start)
+        tail = rest.split(end)[1]
+        text = f'{head}{start}\n{make(file)}\n{end}{tail}'
+    return text
+
+
+@cache
+def _parameters(base: str = '') -> int:
+    """The parameters of a ResNet-50 with the plugins of a file.
+
+    The scalars of the identity start are not counted.
+    """
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    import mmdet_attn  # noqa: F401
+
+    backbone = dict(type='mmdet.ResNet', depth=50)
+    if base:
+        backbone |= Config.fromfile(ROOT / base).attention
+        backbone.pop('init_cfg', None)
+    with torch.device('meta'):
+        network = MODELS.build(backbone)
+    return sum(
+        value.numel()
+        for name, value in network.named_parameters()
+        if name.rpartition('.')[2] != 'alpha'
+    )
+
+
+def added_parameters(module: Module) -> int:
+    """What the config of a module adds to a ResNet-50."""
+    return _parameters(module.base) - _parameters()
+
+
+def add_facts() -> None:
+    """Count the parameters of modules that the facts lack."""
+    content = facts()
+    for module in modules():
+        if module.params is None:
+            content['modules'][module.name] = {
+                'params': added_parameters(module),
+                'speed': 'not measured',
+            }
+    # One module a line: a new one is a line of a diff.
+    text = json.dumps(content, indent=2)
+    text = re.sub(
+        r'\{\s+("(?:params|params_m)": [^{}]+?)\s+\}',
+        lambda found: '{' + re.sub(r'\s*\n\s*', ' ', found[1]) + '}',
+        text,
+    )
+    FACTS.write_text(text + '\n', encoding='utf-8')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--write', action='store_true', help='write the tables'
+    )
+    write = parser.parse_args().write
+    if write and any(module.params is None for module in modules()):
+        add_facts()
+    for file in WORDS:
+        text = filled(file)
+        if write:
+            (ROOT / file).write_text(text, encoding='utf-8')
+        elif text != (ROOT / file).read_text(encoding='utf-8'):
+            sys.exit(
+                f'{file} is not up to date: python docs/tables.py --write'
+            )
+
+
+if __name__ == '__main__':
+    main()
