@@ -11,7 +11,7 @@ from mmdet_attn.necks import AttentionNeck
 from mmdet_attn.plugins import *
 from mmdet_attn.plugins import __all__ as _plugins
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = [*_plugins, 'AttentionNeck']
 _LAZY = {
     'AttentionMobileNetV2': 'mmdet_attn.backbones',

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from inspect import signature
 from pathlib import Path
 from statistics import mean
 
@@ -73,12 +74,10 @@ def check(args):
             module, mmdet_attn.Attention
         ):
             raise InputError(f'--modules: mmdet_attn has no module {name}.')
-        try:
-            module(64, identity_init=True)
-        except TypeError as error:
+        if 'identity_init' not in signature(module).parameters:
             raise InputError(
                 f'--modules: {name} has no identity_init to compare with.'
-            ) from error
+            )
     for option, value in (('epochs', args.epochs), ('workers', args.workers)):
         if value < 1:
             raise InputError(f'--{option} must be at least 1, got {value}.')

@@ -1,4 +1,4 @@
-"""The attention modules. A new one needs one more import here."""
+"""The attention modules, one file per paper."""
 
 from mmdet_attn.plugins.a2 import A2
 from mmdet_attn.plugins.bam import BAM
@@ -30,5 +30,32 @@ from mmdet_attn.plugins.simam import SimAM, SimAMConv2d
 from mmdet_attn.plugins.tripletattention import TripletAttention
 
 __all__ = [
-    name for name, value in globals().items() if isinstance(value, type)
+    'A2',
+    'BAM',
+    'CAM',
+    'CBAM',
+    'ECA',
+    'ECANS',
+    'FCA',
+    'GAM',
+    'GC',
+    'GE',
+    'PAM',
+    'SCSE',
+    'SE',
+    'SEGC1',
+    'SEGC2',
+    'SEGC3',
+    'Attention',
+    'CoordAtt',
+    'GSoP',
+    'Gate',
+    'NonLocal',
+    'PSAConv2d',
+    'SEVar1',
+    'SEVar2',
+    'SEVar3',
+    'SimAM',
+    'SimAMConv2d',
+    'TripletAttention',
 ]
