@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, run_here
+from conftest import run_here
 from modules import randomise
 
 from mmdet_attn import __all__ as names
@@ -153,9 +153,7 @@ def test_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
 @pytest.mark.parametrize('backward', [False, True])
 def test_detectors(backward):
     setup = Setup(backward=backward)
-    (case,) = network_cases(
-        ['ECA'], ROOT / 'configs', 'detectors', (32, 64), 1, setup
-    )
+    (case,) = network_cases(['ECA'], 'detectors', (32, 64), 1, setup)
     assert case.params == 80 + 16
     found = case.step()
     if backward:

@@ -1,8 +1,8 @@
 """The ImageNet recipe, and how its weights go into a detector."""
 
-import config_files
 import pytest
 import torch
+from conftest import load_config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_attn import ECA, SE, Gate
@@ -12,7 +12,7 @@ ADDED = {'none': 0, 'se': 2_514_944, 'eca': 80}
 
 
 def load(name):
-    return config_files.load(f'imagenet/resnet50_{name}')
+    return load_config(f'imagenet/resnet50_{name}')
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -52,7 +52,7 @@ def test_its_checkpoint_needs_no_conversion(name, tmp_path):
     state['head.fc.weight'] = torch.zeros(1000, 2048)
     file = tmp_path / 'epoch_100.pth'
     torch.save({'meta': {'epoch': 100}, 'state_dict': state}, file)
-    cfg = config_files.load(f'faster_rcnn_r50_{name}')
+    cfg = load_config(f'faster_rcnn_r50_{name}')
     cfg.model.backbone.init_cfg.checkpoint = str(file)
     backbone = MODELS.build(cfg.model.backbone)
     backbone.init_weights()

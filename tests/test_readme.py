@@ -70,6 +70,8 @@ def flags_of(tool):
     files = [file]
     if 'config_parser' in text:
         files.append(ROOT / 'mmdet_attn' / 'cli.py')
+    if 'image_parser' in text:
+        files.append(ROOT / 'mmdet_attn' / 'inference.py')
     constants = [
         node.value
         for path in files
