@@ -12,12 +12,6 @@ from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import prepare_launch
 from mmdet_attn.weights import load
 
-STACK_HINT = (
-    'run make demo in a clone of mmdet_attn, which sets up everything; by '
-    "hand: torch first, then pip install --no-build-isolation -e '.[onedl]'"
-)
-
-
 CONFIG_HELP = (
     'config file, or one of an installed package, such as '
     'mmdet_attn::faster_rcnn_r50_eca.py'
@@ -32,7 +26,9 @@ def require_stack() -> None:
     except (ImportError, AssertionError) as error:
         # mmdet 3.3.0 asserts the versions of mmcv and mmengine.
         raise InputError(
-            f'mmdet with mmcv is needed, but: {error} -- {STACK_HINT}'
+            f'mmdet with mmcv is needed, but: {error} -- run make demo in a '
+            'clone of mmdet_attn, which sets up everything; by hand: torch '
+            "first, then pip install --no-build-isolation -e '.[onedl]'"
         ) from error
 
 
