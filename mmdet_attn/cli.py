@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 
 from mmdet_attn.config_files import find_config, load_config_file
@@ -32,26 +33,48 @@ def require_stack() -> None:
         ) from error
 
 
+def check_device(device: str) -> None:
+    """Refuse a `--device` that is not there."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f'--device {device} cannot be used here ({reason}); leave it out '
+            'for the default.'
+        ) from None
+
+
 def check_output(flag: str, file: str | None, *suffixes: str) -> None:
     """Check the name and the folder of a file to write, before any work.
 
     Args:
         flag: The argument that names the file.
         file: The file, None if none is wanted.
-        suffixes: The endings that its name may have.
+        suffixes: The endings that its name may have; any if left out.
 
     Raises:
         InputError: The file cannot be written.
     """
     if file is None:
         return
-    if not file.lower().endswith(suffixes):
+    if suffixes and not file.lower().endswith(suffixes):
         ends = ' or '.join(suffixes)
         raise InputError(f'{flag} must end in {ends}, got {file}.')
     if not Path(file).parent.is_dir():
         raise InputError(f'{flag} {file}: there is no such folder.')
     if Path(file).is_dir():
         raise InputError(f'{flag} {file}: this is a folder, not a file.')
+
+
+def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that lets a checkpoint run code."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let checkpoints run code of their own while loading; only for '
+        'files whose author you know',
+    )
 
 
 def config_parser(
@@ -103,12 +126,7 @@ def config_parser(
         default=0,
         help='set by older launchers',
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let checkpoints run code of their own while loading; only for '
-        'files whose author you know',
-    )
+    add_trust_checkpoint(parser)
     return parser
 
 

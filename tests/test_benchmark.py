@@ -170,7 +170,7 @@ def test_detectors(backward):
         (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
         (['--rounds', '2'], '--rounds must be at least 3, got 2'),
         (['--batch', '0'], '--batch must be at least 1, got 0'),
-        (['--device', 'tpu'], '--device tpu: '),
+        (['--device', 'tpu'], '--device tpu cannot be used here'),
         (['--json', 'no/such/a.json'], 'no/such/a.json: there is no such'),
         (['--plot', 'a.pdf'], '--plot must end in .png, got a.pdf'),
     ],

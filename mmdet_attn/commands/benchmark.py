@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmdet_attn.cli import require_stack
+from mmdet_attn.cli import check_device, check_output, require_stack
 from mmdet_attn.cost.cases import Case, Setup
 from mmdet_attn.cost.formulas import FORMULAS
 from mmdet_attn.cost.modules import module_cases
@@ -29,7 +29,7 @@ from mmdet_attn.errors import InputError
 NETWORKS = ('backbones', 'detectors')
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -71,25 +71,18 @@ def parse_args():
     )
     add('--json', metavar='FILE', help='write the figures to this file')
     add('--plot', metavar='FILE.png', help='plot cost over parameters')
-    return parser.parse_args()
+    return parser
 
 
 def check(args) -> list[tuple[int, int]]:
     """Refuse what cannot be run, and return the sizes of the images."""
-    for file in (args.json, args.plot):
-        if file and not Path(file).parent.is_dir():
-            raise InputError(f'{file}: there is no such folder.')
-    if args.plot and not args.plot.endswith('.png'):
-        raise InputError(f'--plot must end in .png, got {args.plot}.')
+    check_output('--json', args.json)
+    check_output('--plot', args.plot, '.png')
     if args.rounds < 3:
         raise InputError(f'--rounds must be at least 3, got {args.rounds}.')
     if args.batch is not None and args.batch < 1:
         raise InputError(f'--batch must be at least 1, got {args.batch}.')
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f'--device {args.device}: {line}') from error
+    check_device(args.device)
     for name in args.modules or ():
         if name not in FORMULAS:
             raise InputError(
@@ -108,8 +101,7 @@ def check(args) -> list[tuple[int, int]]:
     return sizes
 
 
-def main():
-    args = parse_args()
+def main(args):
     sizes = check(args)
     if args.what in NETWORKS:
         require_stack()

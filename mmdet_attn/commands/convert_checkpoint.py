@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_attn import __version__
-from mmdet_attn.cli import require_stack
+from mmdet_attn.cli import add_trust_checkpoint, require_stack
 from mmdet_attn.config_files import find_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
@@ -19,7 +19,7 @@ from mmdet_attn.weights.load import read_checkpoint, state_dict_of
 from mmdet_attn.weights.save import check_target, sha256, write_checkpoint
 
 
-def parse_args():
+def make_parser():
     sources = '\n'.join(
         f'  {source.name:<13} {source.description}'
         for source in SOURCES.values()
@@ -45,13 +45,8 @@ def parse_args():
     parser.add_argument(
         '--force', action='store_true', help='overwrite OUTPUT if it exists'
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let INPUT run code of its own while loading; only for files '
-        'whose author you know',
-    )
-    return parser.parse_args()
+    add_trust_checkpoint(parser)
+    return parser
 
 
 def check_paths(args):
@@ -97,8 +92,7 @@ def write(args, converted):
     write_checkpoint(content, args.output)
 
 
-def main():
-    args = parse_args()
+def main(args):
     check_paths(args)
     require_stack()
     from mmdet_attn.weights.converters.target import (

@@ -22,7 +22,7 @@ PICTURES = 12
 SHOWN = re.compile(r'Epoch\(|Average Precision|^\||error|images|shapes')
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -33,7 +33,7 @@ def parse_args():
     parser.add_argument(
         '--data', default='data/shapes', help='the set; rendered if missing'
     )
-    return parser.parse_args()
+    return parser
 
 
 def short(part):
@@ -75,8 +75,7 @@ def run(log, tool, *arguments):
     return time.time() - start
 
 
-def main():
-    args = parse_args()
+def main(args):
     work, data = Path(args.work_dir), Path(args.data)
     work.mkdir(parents=True, exist_ok=True)
     log = work / 'demo.log'

@@ -7,7 +7,7 @@ from rich.progress import Progress
 from mmdet_attn.datasets.shapes import make_shapes
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -25,11 +25,10 @@ def parse_args():
     parser.add_argument(
         '--seed', type=int, default=0, help='same seed, same bytes'
     )
-    return parser.parse_args()
+    return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     with Progress() as bar:
         task = bar.add_task('shapes', total=args.train + args.val)
         make_shapes(
