@@ -50,10 +50,10 @@ def test_pair_tells_slow_from_fast():
             x = x @ x * 1e-3
 
     found = time_pair(lambda: work('a', 60), lambda: work('b', 6), rounds=5)
-    assert 3 < found.ratio < 30
-    assert found.low <= found.ratio <= found.high
-    assert found.rounds == 5
-    assert found.ms > found.other_ms > 0
+    assert 3 < found['ratio'] < 30
+    assert found['low'] <= found['ratio'] <= found['high']
+    assert found['rounds'] == 5
+    assert found['ms'] > found['other_ms'] > 0
     turns = [c for i, c in enumerate(calls) if not i or calls[i - 1] != c]
     assert turns == ['a', 'b'] * (len(turns) // 2)
     assert len(turns) >= 12

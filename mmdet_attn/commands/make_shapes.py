@@ -2,8 +2,6 @@
 
 import argparse
 
-from rich.progress import Progress
-
 from mmdet_attn.datasets.shapes import make_shapes
 
 
@@ -29,9 +27,5 @@ def make_parser():
 
 
 def main(args):
-    with Progress() as bar:
-        task = bar.add_task('shapes', total=args.train + args.val)
-        make_shapes(
-            **vars(args), progress=lambda done: bar.advance(task, done)
-        )
+    make_shapes(**vars(args))
     print(f'{args.root}: {args.train} training, {args.val} validation images')

@@ -78,7 +78,7 @@ class Setup(NamedTuple):
             'size': case.size,
             'mode': 'forward+backward' if self.backward else 'forward',
             'params': case.params,
-            **time_pair(case.step, case.other, rounds)._asdict(),
+            **time_pair(case.step, case.other, rounds),
             'mib': peak_mib(case.step, self.device),
             'other_mib': peak_mib(case.other, self.device),
         }

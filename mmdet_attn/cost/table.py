@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -16,25 +17,24 @@ def make_table(rows: Sequence[dict], title: str, other: str) -> Table:
         title: Title of the table.
         other: What the cases were measured against.
     """
+    columns = (
+        ('module', '{name}'),
+        ('size', '{size}'),
+        ('mode', '{mode}'),
+        ('params', '{params:,}'),
+        ('ms', '{ms:.2f}'),
+        (other, '{other_ms:.2f}'),
+        ('ratio', '{ratio:.3f}'),
+        ('quartiles', '{low:.2f}-{high:.2f}'),
+        ('MiB', '{mib:.0f}'),
+        (other, '{other_mib:.0f}'),
+    )
     table = Table(title=title)
-    for head in ('module', 'size', 'mode'):
-        table.add_column(head, no_wrap=True)
-    times, memory = ('ms', other, 'ratio', 'quartiles'), ('MiB', f'{other} ')
-    for head in ('params', *times, *memory):
-        table.add_column(head, justify='right', no_wrap=True)
+    for index, (head, _) in enumerate(columns):
+        side: Any = 'left' if index < 3 else 'right'
+        table.add_column(head, justify=side, no_wrap=True)
     for row in rows:
-        table.add_row(
-            row['name'],
-            row['size'],
-            row['mode'],
-            f'{row["params"]:,}',
-            f'{row["ms"]:.2f}',
-            f'{row["other_ms"]:.2f}',
-            f'{row["ratio"]:.3f}',
-            f'{row["low"]:.2f}-{row["high"]:.2f}',
-            f'{row["mib"]:.0f}',
-            f'{row["other_mib"]:.0f}',
-        )
+        table.add_row(*(form.format(**row) for _, form in columns))
     for mode, group in group_by(rows, 'mode').items():
         mean = f'{mean_ratio(group):.3f}'
         table.add_row('geometric mean', '', mode, '', '', '', mean)
@@ -63,17 +63,14 @@ def plot_cost(
         )
         axes.set_xscale('symlog', linthresh=10)
         axes.set_yscale('log')
-        apart = (points[-1][0] / points[0][0]) ** (1 / 45)
-        label_y = 0.0
-        for ratio, params, name in points:
+        for index, (ratio, params, name) in enumerate(points):
             axes.plot(params, ratio, 'o', color='tab:blue', markersize=5)
             # The labels are a column on the right and do not overlap.
-            label_y = max(ratio, label_y * apart)
             axes.annotate(
                 f'{name} {ratio:.2f}',
                 (params, ratio),
-                (1.02, label_y),
-                textcoords=axes.get_yaxis_transform(),
+                (1.02, (index + 0.5) / len(points)),
+                textcoords='axes fraction',
                 arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': '0.6'},
                 va='center',
                 fontsize=8,
