@@ -1,6 +1,7 @@
 """The benchmark: what it compares is equal, and its figures are figures."""
 
 import json
+from time import sleep
 
 import pytest
 import torch
@@ -57,6 +58,12 @@ def test_pair_tells_slow_from_fast():
     turns = [c for i, c in enumerate(calls) if not i or calls[i - 1] != c]
     assert turns == ['a', 'b'] * (len(turns) // 2)
     assert len(turns) >= 12
+
+
+def test_times_are_milliseconds():
+    found = time_pair(lambda: sleep(0.02), lambda: sleep(0.01), rounds=3)
+    assert 20 <= found['ms'] < 100
+    assert 10 <= found['other_ms'] < 50
 
 
 def test_peak_memory():

@@ -63,14 +63,17 @@ def plot_cost(
         )
         axes.set_xscale('symlog', linthresh=10)
         axes.set_yscale('log')
-        for index, (ratio, params, name) in enumerate(points):
+        apart = (points[-1][0] / points[0][0]) ** (1 / 45)
+        label_y = 0.0
+        for ratio, params, name in points:
             axes.plot(params, ratio, 'o', color='tab:blue', markersize=5)
             # The labels are a column on the right and do not overlap.
+            label_y = max(ratio, label_y * apart)
             axes.annotate(
                 f'{name} {ratio:.2f}',
                 (params, ratio),
-                (1.02, (index + 0.5) / len(points)),
-                textcoords='axes fraction',
+                (1.02, label_y),
+                textcoords=axes.get_yaxis_transform(),
                 arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': '0.6'},
                 va='center',
                 fontsize=8,

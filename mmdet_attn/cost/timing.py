@@ -58,9 +58,7 @@ def time_pair(
         if len(times) >= 3 and number * sum(map(sum, times)) > limit_s:
             break
         times.append(tuple(timer.timeit(number).mean for timer in timers))
-    ours, theirs = (
-        1e3 * statistics.median(t) for t in zip(*times, strict=True)
-    )
+    ours, theirs = map(statistics.median, zip(*times, strict=True))
     ratios = [a / b for a, b in times]
     low, ratio, high = statistics.quantiles(ratios, method='inclusive')
     return {
