@@ -62,8 +62,8 @@ def test_pair_tells_slow_from_fast():
 
 def test_times_are_milliseconds():
     found = time_pair(lambda: sleep(0.02), lambda: sleep(0.01), rounds=3)
-    assert 20 <= found['ms'] < 100
-    assert 10 <= found['other_ms'] < 50
+    assert 20 <= found['ms'] < 1000
+    assert 10 <= found['other_ms'] < 500
 
 
 def test_peak_memory():
