@@ -57,18 +57,6 @@ def check_paths(args):
         find_config(args.config)
 
 
-def read(args):
-    state = state_dict_of(read_checkpoint(args.input, args.trust_checkpoint))
-    if not state:
-        raise InputError(f'{args.input} holds no weights.')
-    return state
-
-
-def settings(cfg):
-    """Arguments of a backbone, as a config has them."""
-    return ', '.join(f'{k}={v!r}' for k, v in cfg.items() if k != 'type')
-
-
 def show(state, converted):
     table = Table(title='What went where')
     for head in ('official', 'here'):
@@ -102,7 +90,9 @@ def main(args):
     )
 
     source = SOURCES[args.source]
-    state = read(args)
+    state = state_dict_of(read_checkpoint(args.input, args.trust_checkpoint))
+    if not state:
+        raise InputError(f'{args.input} holds no weights.')
     converted = source.convert(state)
     show(state, converted)
     if args.config:
@@ -111,7 +101,8 @@ def main(args):
         cfg = source.backbone_cfg(state)
     if 'backbone' not in cfg:
         trained = source.backbone_cfg(state)
-        print(f'For the backbone: {settings(trained)}')
+        settings = (f'{k}={v!r}' for k, v in trained.items() if k != 'type')
+        print(f'For the backbone: {", ".join(settings)}')
         for difference in untested_differences(trained, cfg):
             print(
                 f'NOTE: {difference}. The weights fit, but the network '

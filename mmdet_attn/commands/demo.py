@@ -51,8 +51,7 @@ def run(log, tool, *arguments):
     start = time.time()
     lines = []
     # torchrun lies beside the Python that runs this.
-    here = Path(sys.executable).parent
-    path = os.pathsep.join([str(here), os.environ.get('PATH', '')])
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     with (
         open(log, 'a') as file,
         subprocess.Popen(
@@ -83,28 +82,12 @@ def main(args):
         run(log, 'dataset_converters/make_shapes.py', data)
     processes = min(torch.cuda.device_count(), 2) or 2
     options = ['--work-dir', work, '--data-root', data]
-    train = run(
-        log,
-        'dist_train.sh',
-        CONFIG,
-        processes,
-        *options,
-        '--resume',
-    )
+    train = run(log, 'dist_train.sh', CONFIG, processes, *options, '--resume')
     checkpoint = Path((work / 'last_checkpoint').read_text().strip())
     test = run(log, 'test.py', CONFIG, checkpoint, *options)
     images = sorted((data / 'val').iterdir())[:PICTURES]
-    run(
-        log,
-        'predict.py',
-        CONFIG,
-        checkpoint,
-        *images,
-        '--out-dir',
-        work / 'pictures',
-        '--score-thr',
-        0.5,
-    )
+    pictures = ['--out-dir', work / 'pictures', '--score-thr', 0.5]
+    run(log, 'predict.py', CONFIG, checkpoint, *images, *pictures)
     curves = plot_curves(work, work / 'curves.png')
     results = sorted(work.glob('*/*_metrics.json'))
     metrics = json.loads(results[-1].read_text())['coco']['bbox']['all']
