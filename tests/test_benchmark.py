@@ -9,12 +9,16 @@ from conftest import run_here
 from modules import randomise
 
 from mmdet_attn import __all__ as names
-from mmdet_attn.cost import modules
-from mmdet_attn.cost.cases import Setup
+from mmdet_attn.cost import cases as cost_cases
+from mmdet_attn.cost.cases import (
+    STAGES,
+    Case,
+    build_module,
+    module_cases,
+    network_cases,
+)
 from mmdet_attn.cost.formulas import FORMULAS
-from mmdet_attn.cost.modules import STAGES, build_module, module_cases
-from mmdet_attn.cost.networks import network_cases
-from mmdet_attn.cost.timing import peak_mib, time_pair
+from mmdet_attn.cost.timing import Setup, peak_mib, time_pair
 
 TOOL = 'tools/analysis_tools/benchmark.py'
 NOT_MODULES = {'Attention', 'AttentionNeck', 'Gate', 'SimAMConv2d'}
@@ -99,7 +103,7 @@ def test_disagreement_is_refused(monkeypatch):
 
 
 def test_table_json_and_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(modules, 'STAGES', STAGES[:1])
+    monkeypatch.setattr(cost_cases, 'STAGES', STAGES[:1])
     files = tmp_path / 'speed.json', tmp_path / 'speed.png'
     code, output = run_here(
         *(TOOL, '--modules', 'SE', 'SEVar1', '--sizes', '32x32', '--rounds'),
@@ -137,15 +141,15 @@ def test_backbones(tmp_path):
 
 
 def test_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
-    calls, measure = [], Setup.measure
+    calls, measure = [], Case.measure
 
-    def interrupted(setup, case, rounds):
+    def interrupted(case, setup, rounds):
         calls.append(case.size)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(setup, case, rounds)
+        return measure(case, setup, rounds)
 
-    monkeypatch.setattr(Setup, 'measure', interrupted)
+    monkeypatch.setattr(Case, 'measure', interrupted)
     file = tmp_path / 'speed.json'
     code, output = run_here(
         *(TOOL, '--modules', 'SEVar1', '--sizes', '32x32', '--json', file),

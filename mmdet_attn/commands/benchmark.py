@@ -19,11 +19,10 @@ import torch
 from rich.console import Console
 
 from mmdet_attn.cli import check_device, check_output, require_stack
-from mmdet_attn.cost.cases import Case, Setup
+from mmdet_attn.cost.cases import module_cases, network_cases
 from mmdet_attn.cost.formulas import FORMULAS
-from mmdet_attn.cost.modules import module_cases
 from mmdet_attn.cost.table import make_table, plot_cost
-from mmdet_attn.cost.timing import keep_memory
+from mmdet_attn.cost.timing import Setup, keep_memory
 from mmdet_attn.errors import InputError
 
 NETWORKS = ('backbones', 'detectors')
@@ -152,25 +151,18 @@ def measure(args, sizes) -> Iterator[dict]:
             args.channels_last,
             args.amp and getattr(torch, args.amp),
         )
+        names = args.modules or FORMULAS
         for size in sizes:
-            for case in make_cases(args, size, setup):
+            if args.what == 'modules':
+                cases = module_cases(names, size, args.batch or 2, setup)
+            else:
+                batch = args.batch or 1
+                cases = network_cases(names, args.what, size, batch, setup)
+            for case in cases:
                 if isinstance(case, str):
                     print(case, flush=True)
                     continue
-                row = setup.measure(case, args.rounds)
-                print(
-                    f'{row["name"]} {row["size"]} {row["mode"]}: '
-                    f'{row["ratio"]:.3f}',
-                    flush=True,
-                )
+                row = case.measure(setup, args.rounds)
+                line = '{name} {size} {mode}: {ratio:.3f}'
+                print(line.format(**row), flush=True)
                 yield row
-
-
-def make_cases(args, size, setup) -> Iterator[Case | str]:
-    """The cases of a command line at one size."""
-    names = args.modules or FORMULAS
-    if args.what == 'modules':
-        return module_cases(names, size, args.batch or 2, setup)
-    from mmdet_attn.cost.networks import network_cases
-
-    return network_cases(names, args.what, size, args.batch or 1, setup)

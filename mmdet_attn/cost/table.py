@@ -13,7 +13,7 @@ def make_table(rows: Sequence[dict], title: str, other: str) -> Table:
     """The rows, and the geometric mean of the ratios of each mode.
 
     Args:
-        rows: What `Setup.measure` returned.
+        rows: What `Case.measure` returned.
         title: Title of the table.
         other: What the cases were measured against.
     """
@@ -47,7 +47,7 @@ def plot_cost(
     """Plot the ratio of every module over its parameters to a PNG.
 
     Args:
-        rows: What `Setup.measure` returned.
+        rows: What `Case.measure` returned.
         title: Title of the figure.
         other: What the cases were measured against.
         file: The PNG to write.

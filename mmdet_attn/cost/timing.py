@@ -4,13 +4,60 @@ import ctypes
 import os
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 Step = Callable[[], object]
+
+
+class Setup(NamedTuple):
+    """How every step is run."""
+
+    device: str = 'cpu'
+    backward: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    amp: torch.dtype | None = None
+
+    def input(self, *shape: int) -> Tensor:
+        """Random numbers in the memory format of the setup."""
+        x = torch.randn(shape, device=self.device)
+        if self.channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        return x
+
+    def step(
+        self,
+        function: Callable[[Tensor], Any],
+        parameters: Iterable[nn.Parameter],
+        x: Tensor,
+    ) -> Step:
+        """A forward pass without gradients, or one with all of them."""
+        if self.compile:
+            function = torch.compile(function)
+        kind = torch.device(self.device).type
+        leaves = [p for p in (x, *parameters) if p.requires_grad]
+
+        def forward() -> Any:
+            enabled = self.amp is not None
+            with torch.autocast(kind, self.amp, enabled=enabled):
+                return function(x)
+
+        def train() -> Any:
+            y = forward()
+            outputs = y if isinstance(y, (tuple, list)) else [y]
+            outputs = [z for z in outputs if z.requires_grad]
+            ones = [torch.ones_like(z) for z in outputs]
+            return torch.autograd.grad(
+                outputs, leaves, ones, allow_unused=True
+            )
+
+        return train if self.backward else torch.no_grad()(forward)
 
 
 def keep_memory() -> None:
