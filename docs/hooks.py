@@ -34,6 +34,8 @@ SECTION = re.compile(
     re.S,
 )
 AP_COLUMNS = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl']
+# Of suffixes that Pygments does not know.
+LANGUAGES = {'cff': 'yaml', 'txt': 'text', 'Dockerfile': 'docker'}
 PICTURE = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)"\s*/?>')
 
 
@@ -54,19 +56,16 @@ def on_files(files, config):
         files.append(page)
     for path in _linked(config):
         text = (ROOT / path).read_text(encoding='utf-8')
+        suffix = path.rpartition('.')[2]
+        language = LANGUAGES.get(suffix, suffix)
         content = (
             '---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n'
-            f'# `{path}`\n\n````{_language(path)}\n{text}\n````\n'
+            f'# `{path}`\n\n````{language}\n{text}\n````\n'
         )
         files.append(
             File.generated(config, f'files/{path}.md', content=content)
         )
     return files
-
-
-def _language(path: str) -> str:
-    suffixes = {'py': 'python', 'sh': 'bash', 'toml': 'toml', 'cff': 'yaml'}
-    return suffixes.get(path.rpartition('.')[2], 'text')
 
 
 def _linked(config) -> list[str]:
