@@ -51,7 +51,8 @@ def run(log, tool, *arguments):
     start = time.time()
     lines = []
     # torchrun lies beside the Python that runs this.
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    here = str(Path(sys.executable).parent)
+    path = os.pathsep.join([here, os.environ.get('PATH', os.defpath)])
     with (
         open(log, 'a') as file,
         subprocess.Popen(
