@@ -33,6 +33,9 @@ SECTION = re.compile(
     r'<details class="[\w ]+"[^>]*>\s*<summary>(.*?)</summary>(.*?)</details>',
     re.S,
 )
+AP_COLUMNS = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl']
+# Of suffixes that Pygments does not know.
+LANGUAGES = {'cff': 'yaml', 'txt': 'text', 'Dockerfile': 'docker'}
 PICTURE = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)"\s*/?>')
 
 
@@ -53,19 +56,16 @@ def on_files(files, config):
         files.append(page)
     for path in _linked(config):
         text = (ROOT / path).read_text(encoding='utf-8')
+        suffix = path.rpartition('.')[2]
+        language = LANGUAGES.get(suffix, suffix)
         content = (
             '---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n'
-            f'# `{path}`\n\n````{_language(path)}\n{text}\n````\n'
+            f'# `{path}`\n\n````{language}\n{text}\n````\n'
         )
         files.append(
             File.generated(config, f'files/{path}.md', content=content)
         )
     return files
-
-
-def _language(path: str) -> str:
-    suffixes = {'py': 'python', 'sh': 'bash', 'toml': 'toml', 'cff': 'yaml'}
-    return suffixes.get(path.rpartition('.')[2], 'text')
 
 
 def _linked(config) -> list[str]:
@@ -85,7 +85,7 @@ def _linked(config) -> list[str]:
 
 
 def _page(module: tables.Module) -> str:
-    added = 'not counted' if module.params is None else f'{module.params:,}'
+    added = tables.added(module) or 'not counted'
     up = '../../'
     base = (ROOT / module.base).read_text(encoding='utf-8')
     return f"""\
@@ -114,15 +114,15 @@ def _page(module: tables.Module) -> str:
 def on_page_markdown(markdown, page, **_):
     """Fill in tables and errors; lead links into the repository to a copy."""
     up = '../' * page.file.src_uri.count('/') + '../'
-    markers = {
-        'modules': _overview,
-        'paper': lambda: _paper(up),
-        'masks': lambda: _masks(up),
-    }
-    for name, make in markers.items():
-        marker = f'<!-- {name} -->'
-        if marker in markdown:
-            markdown = markdown.replace(marker, make())
+    counts, masks = ['#Param M', 'GFLOPs'], tables.paper_tables()['TABLE_6']
+    for name, text in {
+        'modules': _overview(),
+        'paper': tables.paper(
+            ['config', *counts, *AP_COLUMNS], tables.paper_rows(), up
+        ),
+        'masks': tables.paper(['config', *AP_COLUMNS], masks, up, counts=0),
+    }.items():
+        markdown = markdown.replace(f'<!-- {name} -->', text)
     if page.file.src_uri == 'troubleshooting.md':
         markdown = errors.BLOCK.sub(_messages, markdown)
     folder = page.file.src_uri.rpartition('/')[0]
@@ -141,39 +141,12 @@ def _overview() -> str:
         [
             f'[`{m.name}`]({m.page.removeprefix("modules/")})',
             f'{m.title}: {tables.escape(m.formula)}',
-            '' if m.params is None else f'{m.params:,}',
+            tables.added(m),
             m.speed,
         ]
         for m in tables.modules()
     ]
     return tables.table(head, rows)
-
-
-def _cells(values) -> list[str]:
-    return ['' if value is None else f'{value:.1f}' for value in values]
-
-
-AP_COLUMNS = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl']
-
-
-def _paper(up: str) -> str:
-    rows = [
-        [
-            f'[{name}]({up}configs/{name}.py)',
-            *(f'{value:.2f}' for value in row[:2]),
-            *_cells(row[2:]),
-        ]
-        for name, row in tables.paper_rows().items()
-    ]
-    return tables.table(['config', '#Param M', 'GFLOPs', *AP_COLUMNS], rows)
-
-
-def _masks(up: str) -> str:
-    rows = [
-        [f'[{name}]({up}configs/{name}.py)', *_cells(row)]
-        for name, row in tables.paper_tables()['TABLE_6'].items()
-    ]
-    return tables.table(['config', *AP_COLUMNS], rows)
 
 
 def _messages(block) -> str:

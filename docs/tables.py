@@ -15,6 +15,7 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -121,21 +122,14 @@ def paper_tables() -> dict[str, dict[str, list[float | None]]]:
     file = ROOT / 'mmdet_attn' / 'study' / 'results' / 'paper.py'
     tables = {}
     for node in ast.parse(file.read_text(encoding='utf-8')).body:
-        if not (isinstance(node, ast.Assign) and _is_table(node.value)):
-            continue
-        tables[node.targets[0].id] = {
-            key.value: [ast.literal_eval(cell) for cell in row.args]
-            for key, row in zip(
-                node.value.keys, node.value.values, strict=True
-            )
-        }
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            names, rows = node.value.keys, node.value.values
+            tables[node.targets[0].id] = {
+                name.value: [ast.literal_eval(cell) for cell in row.args]
+                for name, row in zip(names, rows, strict=True)
+                if isinstance(row, ast.Call)
+            }
     return tables
-
-
-def _is_table(node: ast.expr) -> bool:
-    return isinstance(node, ast.Dict) and all(
-        isinstance(value, ast.Call) for value in node.values
-    )
 
 
 def paper_rows() -> dict[str, list[float | None]]:
@@ -144,13 +138,11 @@ def paper_rows() -> dict[str, list[float | None]]:
     rows = tables['TABLE_5'] | tables['FROM_GCNET']
     for name, counted in facts()['counted'].items():
         rows[name] = [counted['params_m'], counted['gflops'], *rows[name][2:]]
-    networks = list(dict.fromkeys(map(_network, rows)))
-    order = sorted(rows, key=lambda name: networks.index(_network(name)))
-    return {name: rows[name] for name in order}
-
-
-def _network(name: str) -> str:
-    return re.match(r'.*_r\d+', name)[0]
+    networks = {name: re.match(r'.*_r\d+', name)[0] for name in rows}
+    order = list(networks.values())
+    return dict(
+        sorted(rows.items(), key=lambda r: order.index(networks[r[0]]))
+    )
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -163,38 +155,47 @@ def escape(formula: str) -> str:
     return re.sub(r'([|*<_])', r'\\\1', formula)
 
 
-def readme_modules(file: str) -> str:
-    words = WORDS[file]
+def added(module: Module) -> str:
+    return '' if module.params is None else f'{module.params:,}'
 
-    def say(word: str) -> str:
-        return words.get(word, word)
 
+def paper(head: list[str], rows: dict, up: str = '', counts: int = 2) -> str:
+    """Rows of the paper by config, as many of their numbers as heads.
+
+    Args:
+        head: Names of the columns.
+        rows: A table of the paper.
+        up: The way to the root of the repository.
+        counts: How many numbers, from the first on, have two decimals.
+    """
+    lines = []
+    for name, row in rows.items():
+        numbers = [
+            '' if value is None else f'{value:.{2 if i < counts else 1}f}'
+            for i, value in enumerate(row[: len(head) - 1])
+        ]
+        lines.append([f'[{name}]({up}configs/{name}.py)', *numbers])
+    return table(head, lines)
+
+
+def readme_modules(say: Callable[[str], str]) -> str:
     head = ['module', 'formula', 'added to R50', 'speed', 'config']
     rows = [
         [
             f'[`{m.name}`]({m.source}) ([{say("paper")}]({m.paper}))',
             escape(say(m.formula)),
-            '' if m.params is None else f'{m.params:,}',
+            added(m),
             say(m.speed),
             f'[{m.name.lower()}]({m.config})',
         ]
         for m in modules()
     ]
-    return table([say(word) for word in head], rows)
+    return table(list(map(say, head)), rows)
 
 
-def readme_paper(file: str) -> str:
-    words = WORDS[file]
+def readme_paper(say: Callable[[str], str]) -> str:
     head = ['config', '#Param M', 'GFLOPs', 'AP in the paper']
-    rows = [
-        [
-            f'[{name}](configs/{name}.py)',
-            *(f'{value:.2f}' for value in row[:2]),
-            f'{row[2]:.1f}',
-        ]
-        for name, row in paper_rows().items()
-    ]
-    return table([words.get(word, word) for word in head], rows)
+    return paper(list(map(say, head)), paper_rows())
 
 
 TABLES = {'modules': readme_modules, 'paper': readme_paper}
@@ -203,11 +204,15 @@ TABLES = {'modules': readme_modules, 'paper': readme_paper}
 def filled(file: str) -> str:
     """A README with its tables as they should be."""
     text = (ROOT / file).read_text(encoding='utf-8')
+
+    def say(word: str) -> str:
+        return WORDS[file].get(word, word)
+
     for name, make in TABLES.items():
         start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
         head, rest = text.split(start)
         tail = rest.split(end)[1]
-        text = f'{head}{start}\n{make(file)}\n{end}{tail}'
+        text = f'{head}{start}\n{make(say)}\n{end}{tail}'
     return text
 
 

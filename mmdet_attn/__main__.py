@@ -4,6 +4,7 @@ import argparse
 import difflib
 import sys
 from importlib import import_module
+from typing import Any
 
 # Only the chosen one is imported: --help needs no torch.
 COMMANDS = {
@@ -23,6 +24,11 @@ COMMANDS = {
 }
 
 
+def module_of(command: str) -> Any:
+    """The module of a command, with `make_parser` and `main`."""
+    return import_module(f'mmdet_attn.commands.{command.replace("-", "_")}')
+
+
 def run(command: str) -> None:
     """Run a command with the arguments of this process.
 
@@ -30,11 +36,12 @@ def run(command: str) -> None:
     """
     from mmdet_attn.errors import user_errors
 
-    def call() -> None:
-        module = command.replace('-', '_')
-        import_module(f'mmdet_attn.commands.{module}').main()
+    with user_errors():
+        module = module_of(command)
+        module.main(module.make_parser().parse_args())
+    from mmdet_attn.launch import leave_group
 
-    user_errors(call)()
+    leave_group()
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 
 from mmdet_attn.config_files import find_config, load_config_file
@@ -11,12 +12,6 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import prepare_launch
 from mmdet_attn.weights import load
-
-STACK_HINT = (
-    'run make demo in a clone of mmdet_attn, which sets up everything; by '
-    "hand: torch first, then pip install --no-build-isolation -e '.[onedl]'"
-)
-
 
 CONFIG_HELP = (
     'config file, or one of an installed package, such as '
@@ -32,8 +27,22 @@ def require_stack() -> None:
     except (ImportError, AssertionError) as error:
         # mmdet 3.3.0 asserts the versions of mmcv and mmengine.
         raise InputError(
-            f'mmdet with mmcv is needed, but: {error} -- {STACK_HINT}'
+            f'mmdet with mmcv is needed, but: {error} -- run make demo in a '
+            'clone of mmdet_attn, which sets up everything; by hand: torch '
+            "first, then pip install --no-build-isolation -e '.[onedl]'"
         ) from error
+
+
+def check_device(device: str) -> None:
+    """Refuse a `--device` that is not there."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f'--device {device} cannot be used here ({reason}); leave it out '
+            'for the default.'
+        ) from None
 
 
 def check_output(flag: str, file: str | None, *suffixes: str) -> None:
@@ -42,20 +51,30 @@ def check_output(flag: str, file: str | None, *suffixes: str) -> None:
     Args:
         flag: The argument that names the file.
         file: The file, None if none is wanted.
-        suffixes: The endings that its name may have.
+        suffixes: The endings that its name may have; any if left out.
 
     Raises:
         InputError: The file cannot be written.
     """
     if file is None:
         return
-    if not file.lower().endswith(suffixes):
+    if suffixes and not file.lower().endswith(suffixes):
         ends = ' or '.join(suffixes)
         raise InputError(f'{flag} must end in {ends}, got {file}.')
     if not Path(file).parent.is_dir():
         raise InputError(f'{flag} {file}: there is no such folder.')
     if Path(file).is_dir():
         raise InputError(f'{flag} {file}: this is a folder, not a file.')
+
+
+def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that lets a checkpoint run code."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let checkpoints run code of their own while loading; only for '
+        'files whose author you know',
+    )
 
 
 def config_parser(
@@ -107,12 +126,7 @@ def config_parser(
         default=0,
         help='set by older launchers',
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let checkpoints run code of their own while loading; only for '
-        'files whose author you know',
-    )
+    add_trust_checkpoint(parser)
     return parser
 
 

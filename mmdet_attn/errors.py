@@ -1,9 +1,9 @@
 """The exception for what a user can put right, and how commands show it."""
 
-import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # What `pip install mmdet_attn` leaves out: how to get it, names of imports.
@@ -36,25 +36,18 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return None
 
 
-def user_errors(main: Callable[[], None]) -> Callable[[], None]:
+@contextmanager
+def user_errors() -> Iterator[None]:
     """Show an InputError or a missing extra as one line, exit with 2."""
-
-    @functools.wraps(main)
-    def wrapped() -> None:
-        try:
-            main()
-        except (InputError, ModuleNotFoundError) as error:
-            message: object = error
-            if isinstance(error, ModuleNotFoundError):
-                message = missing_extra(error)
-                if message is None:
-                    raise
-            if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
-                tool = Path(sys.argv[0]).name
-                print(f'{tool}: error: {message}', file=sys.stderr)
-            sys.exit(2)
-        from mmdet_attn.launch import leave_group
-
-        leave_group()
-
-    return wrapped
+    try:
+        yield
+    except (InputError, ModuleNotFoundError) as error:
+        message: object = error
+        if isinstance(error, ModuleNotFoundError):
+            message = missing_extra(error)
+            if message is None:
+                raise
+        if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
+            tool = Path(sys.argv[0]).name
+            print(f'{tool}: error: {message}', file=sys.stderr)
+        sys.exit(2)

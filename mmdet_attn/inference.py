@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mmdet_attn.cli import CONFIG_HELP, require_stack
+from mmdet_attn.cli import (
+    CONFIG_HELP,
+    add_trust_checkpoint,
+    check_device,
+    require_stack,
+)
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
@@ -43,12 +46,7 @@ def image_parser(description: str | None) -> argparse.ArgumentParser:
         action='store_true',
         help='go on although the checkpoint does not fit the config',
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let the checkpoint run code of its own while loading; only for '
-        'files whose author you know',
-    )
+    add_trust_checkpoint(parser)
     return parser
 
 
@@ -115,14 +113,7 @@ def load_inferencer(
     find_config(config)
     require_stack()
     if device is not None:
-        try:
-            torch.zeros(1, device=device)
-        except (AssertionError, RuntimeError) as error:
-            reason = str(error).split('\n')[0]
-            raise InputError(
-                f'--device {device} cannot be used here ({reason}); leave it '
-                'out for the best there is.'
-            ) from None
+        check_device(device)
     content = read_ahead(checkpoint, trust)
     from mmdet.apis import DetInferencer
 

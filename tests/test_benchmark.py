@@ -1,6 +1,7 @@
 """The benchmark: what it compares is equal, and its figures are figures."""
 
 import json
+from time import sleep
 
 import pytest
 import torch
@@ -8,12 +9,16 @@ from conftest import run_here
 from modules import randomise
 
 from mmdet_attn import __all__ as names
-from mmdet_attn.cost import modules
-from mmdet_attn.cost.cases import Setup
+from mmdet_attn.cost import cases as cost_cases
+from mmdet_attn.cost.cases import (
+    STAGES,
+    Case,
+    build_module,
+    module_cases,
+    network_cases,
+)
 from mmdet_attn.cost.formulas import FORMULAS
-from mmdet_attn.cost.modules import STAGES, build_module, module_cases
-from mmdet_attn.cost.networks import network_cases
-from mmdet_attn.cost.timing import peak_mib, time_pair
+from mmdet_attn.cost.timing import Setup, peak_mib, time_pair
 
 TOOL = 'tools/analysis_tools/benchmark.py'
 NOT_MODULES = {'Attention', 'AttentionNeck', 'Gate', 'SimAMConv2d'}
@@ -50,13 +55,19 @@ def test_pair_tells_slow_from_fast():
             x = x @ x * 1e-3
 
     found = time_pair(lambda: work('a', 60), lambda: work('b', 6), rounds=5)
-    assert 3 < found.ratio < 30
-    assert found.low <= found.ratio <= found.high
-    assert found.rounds == 5
-    assert found.ms > found.other_ms > 0
+    assert 3 < found['ratio'] < 30
+    assert found['low'] <= found['ratio'] <= found['high']
+    assert found['rounds'] == 5
+    assert found['ms'] > found['other_ms'] > 0
     turns = [c for i, c in enumerate(calls) if not i or calls[i - 1] != c]
     assert turns == ['a', 'b'] * (len(turns) // 2)
     assert len(turns) >= 12
+
+
+def test_times_are_milliseconds():
+    found = time_pair(lambda: sleep(0.02), lambda: sleep(0.01), rounds=3)
+    assert 20 <= found['ms'] < 1000
+    assert 10 <= found['other_ms'] < 500
 
 
 def test_peak_memory():
@@ -92,7 +103,7 @@ def test_disagreement_is_refused(monkeypatch):
 
 
 def test_table_json_and_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(modules, 'STAGES', STAGES[:1])
+    monkeypatch.setattr(cost_cases, 'STAGES', STAGES[:1])
     files = tmp_path / 'speed.json', tmp_path / 'speed.png'
     code, output = run_here(
         *(TOOL, '--modules', 'SE', 'SEVar1', '--sizes', '32x32', '--rounds'),
@@ -130,15 +141,15 @@ def test_backbones(tmp_path):
 
 
 def test_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
-    calls, measure = [], Setup.measure
+    calls, measure = [], Case.measure
 
-    def interrupted(setup, case, rounds):
+    def interrupted(case, setup, rounds):
         calls.append(case.size)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(setup, case, rounds)
+        return measure(case, setup, rounds)
 
-    monkeypatch.setattr(Setup, 'measure', interrupted)
+    monkeypatch.setattr(Case, 'measure', interrupted)
     file = tmp_path / 'speed.json'
     code, output = run_here(
         *(TOOL, '--modules', 'SEVar1', '--sizes', '32x32', '--json', file),
@@ -170,7 +181,7 @@ def test_detectors(backward):
         (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
         (['--rounds', '2'], '--rounds must be at least 3, got 2'),
         (['--batch', '0'], '--batch must be at least 1, got 0'),
-        (['--device', 'tpu'], '--device tpu: '),
+        (['--device', 'tpu'], '--device tpu cannot be used here'),
         (['--json', 'no/such/a.json'], 'no/such/a.json: there is no such'),
         (['--plot', 'a.pdf'], '--plot must end in .png, got a.pdf'),
     ],

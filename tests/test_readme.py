@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from mmengine.registry import MODELS
 
 import mmdet_attn
+from mmdet_attn.__main__ import module_of
 
 READMES = ('README.md', 'README_zh-CN.md')
 DOCS = sorted(
@@ -63,24 +64,11 @@ def commands(page):
 
 
 def flags_of(tool):
-    """The options of a tool, read from the source of its command."""
+    """The options of a tool, but for those of its shell script."""
     command = Path(tool).stem.removeprefix('dist_').removeprefix('slurm_')
-    file = ROOT / 'mmdet_attn' / 'commands' / f'{command}.py'
-    text = file.read_text(encoding='utf-8')
-    files = [file]
-    if 'config_parser' in text:
-        files.append(ROOT / 'mmdet_attn' / 'cli.py')
-    if 'image_parser' in text:
-        files.append(ROOT / 'mmdet_attn' / 'inference.py')
-    constants = [
-        node.value
-        for path in files
-        for call in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
-        if isinstance(call, ast.Call)
-        for node in call.args
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    return {text for text in constants if re.fullmatch(r'--[a-z-]+', text)}
+    actions = module_of(command).make_parser()._actions
+    flags = {flag for action in actions for flag in action.option_strings}
+    return flags - {'-h', '--help', '--local_rank'}
 
 
 @every_page

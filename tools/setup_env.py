@@ -235,13 +235,12 @@ def mmcv_wheel(python, pin, log):
         check_compiler()
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
         # No cache of pip's: it does not tell one torch from another.
-        command = [python, '-m', 'pip', 'wheel', '-v', '--no-deps', '-w']
-        command += [folder, '--no-cache-dir', '--no-binary', ':all:']
-        command += ['--no-build-isolation']
+        flags = ['--no-cache-dir', '--no-deps', '--no-build-isolation', '-v']
+        flags += ['--no-binary', ':all:', '-w', folder]
         run(
             f'build {pin} with {kind.upper()} ops, once for this Python and '
             'torch (5 to 8 minutes on 2 cores)',
-            [*command, pin],
+            [python, '-m', 'pip', 'wheel', *flags, pin],
             log,
             MMCV_WITH_OPS='1',
             MAX_JOBS=str(max(1, min(os.cpu_count() or 1, memory // 2**31))),
@@ -280,19 +279,17 @@ def make_env(env, plan):
             )
     lock.write_text(plan.pins)
     install = [python, '-m', 'pip', 'install', '--retries', '2', *plan.index]
+    wanted = ['-r', lock]
     if plan.mmcv:
         # With dependencies: torch's CUDA builds bring packages of their own.
         tools = ['torch', 'numpy', 'setuptools', 'wheel', 'ninja', 'packaging']
         step = 'install torch and the build tools'
         run(step, [*install, '-c', lock, *tools], log)
         wheels = plan.wheels or mmcv_wheel(python, plan.mmcv, log)
-        install += ['--no-deps', '--no-build-isolation']
-        command = [*install, '--only-binary', STACKS[stack][0]]
-        command += ['--find-links', wheels, '-r', lock]
-        run(f'install the {stack} stack', command, log)
-        run('install mmdet_attn (editable)', [*install, '-e', ROOT], log)
-    else:
-        run('install what builds the manual', [*install, '-r', lock], log)
+        install += ['--no-deps', '--no-build-isolation', '--find-links']
+        install += [wheels, '--only-binary', STACKS[stack][0]]
+        wanted += ['-e', ROOT]
+    run(f'install the {stack} stack', [*install, *wanted], log)
     if gap := ask(python, LACKS % (STACKS[stack],)):
         fail(f'{env} still lacks {gap} (log: {log})')
     stamp.touch()
@@ -302,23 +299,21 @@ def make_env(env, plan):
 
 def ready(args):
     """An interpreter that has the stack: the given or the active one."""
-    code = LACKS % (STACKS[args.stack],)
-    if args.python:
-        python = shutil.which(args.python)
-        if not python:
-            fail(f'--python {args.python}: no such program')
-        if gap := ask(python, code):
-            fail(
-                f'{args.python} lacks {gap}; install the {args.stack} stack '
-                'there, or leave PYTHON out and one is made.'
-            )
-        return Path(python)
     active = os.environ.get('VIRTUAL_ENV') or os.environ.get('CONDA_PREFIX')
-    python = Path(active or '', 'bin', 'python')
-    if active and python.exists() and not ask(python, code):
+    python = shutil.which(args.python or Path(active or '', 'bin', 'python'))
+    if args.python and not python:
+        fail(f'--python {args.python}: no such program')
+    if not python or not (args.python or active):
+        return None
+    gap = ask(python, LACKS % (STACKS[args.stack],))
+    if args.python and gap:
+        fail(
+            f'{args.python} lacks {gap}; install the {args.stack} stack '
+            'there, or leave PYTHON out and one is made.'
+        )
+    if not args.python and not gap:
         say(f'using the active environment {active}')
-        return python
-    return None
+    return None if gap else Path(python)
 
 
 def main():

@@ -18,18 +18,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmdet_attn.cli import require_stack
-from mmdet_attn.cost.cases import Case, Setup
+from mmdet_attn.cli import check_device, check_output, require_stack
+from mmdet_attn.cost.cases import module_cases, network_cases
 from mmdet_attn.cost.formulas import FORMULAS
-from mmdet_attn.cost.modules import module_cases
 from mmdet_attn.cost.table import make_table, plot_cost
-from mmdet_attn.cost.timing import keep_memory
+from mmdet_attn.cost.timing import Setup, keep_memory
 from mmdet_attn.errors import InputError
 
 NETWORKS = ('backbones', 'detectors')
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -71,25 +70,18 @@ def parse_args():
     )
     add('--json', metavar='FILE', help='write the figures to this file')
     add('--plot', metavar='FILE.png', help='plot cost over parameters')
-    return parser.parse_args()
+    return parser
 
 
 def check(args) -> list[tuple[int, int]]:
     """Refuse what cannot be run, and return the sizes of the images."""
-    for file in (args.json, args.plot):
-        if file and not Path(file).parent.is_dir():
-            raise InputError(f'{file}: there is no such folder.')
-    if args.plot and not args.plot.endswith('.png'):
-        raise InputError(f'--plot must end in .png, got {args.plot}.')
+    check_output('--json', args.json)
+    check_output('--plot', args.plot, '.png')
     if args.rounds < 3:
         raise InputError(f'--rounds must be at least 3, got {args.rounds}.')
     if args.batch is not None and args.batch < 1:
         raise InputError(f'--batch must be at least 1, got {args.batch}.')
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f'--device {args.device}: {line}') from error
+    check_device(args.device)
     for name in args.modules or ():
         if name not in FORMULAS:
             raise InputError(
@@ -108,8 +100,7 @@ def check(args) -> list[tuple[int, int]]:
     return sizes
 
 
-def main():
-    args = parse_args()
+def main(args):
     sizes = check(args)
     if args.what in NETWORKS:
         require_stack()
@@ -160,25 +151,18 @@ def measure(args, sizes) -> Iterator[dict]:
             args.channels_last,
             args.amp and getattr(torch, args.amp),
         )
+        names = args.modules or FORMULAS
         for size in sizes:
-            for case in make_cases(args, size, setup):
+            if args.what == 'modules':
+                cases = module_cases(names, size, args.batch or 2, setup)
+            else:
+                batch = args.batch or 1
+                cases = network_cases(names, args.what, size, batch, setup)
+            for case in cases:
                 if isinstance(case, str):
                     print(case, flush=True)
                     continue
-                row = setup.measure(case, args.rounds)
-                print(
-                    f'{row["name"]} {row["size"]} {row["mode"]}: '
-                    f'{row["ratio"]:.3f}',
-                    flush=True,
-                )
+                row = case.measure(setup, args.rounds)
+                line = '{name} {size} {mode}: {ratio:.3f}'
+                print(line.format(**row), flush=True)
                 yield row
-
-
-def make_cases(args, size, setup) -> Iterator[Case | str]:
-    """The cases of a command line at one size."""
-    names = args.modules or FORMULAS
-    if args.what == 'modules':
-        return module_cases(names, size, args.batch or 2, setup)
-    from mmdet_attn.cost.networks import network_cases
-
-    return network_cases(names, args.what, size, args.batch or 1, setup)

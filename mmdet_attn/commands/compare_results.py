@@ -15,7 +15,7 @@ from mmdet_attn.study.results.data import as_json
 from mmdet_attn.study.results.markdown import markdown
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='Give a training with attention together with its baseline '
@@ -40,11 +40,10 @@ def parse_args():
         metavar='FILE.png',
         help='plot loss, learning rate and AP over epochs',
     )
-    return parser.parse_args()
+    return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     check_output('--markdown', args.markdown, '.md')
     check_output('--json', args.json, '.json')
     check_output('--plot', args.plot, '.png')

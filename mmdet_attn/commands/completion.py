@@ -5,15 +5,13 @@ bash: mmdet-attn completion bash \\
 """
 
 import argparse
-from importlib import import_module
-from unittest import mock
 
 import shtab
 
-from mmdet_attn.__main__ import COMMANDS
+from mmdet_attn.__main__ import COMMANDS, module_of
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -21,16 +19,7 @@ def parse_args():
     parser.add_argument(
         'shell', choices=['bash', 'zsh', 'fish'], help='whose script it is'
     )
-    return parser.parse_args()
-
-
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a command."""
-    module = import_module(f'mmdet_attn.commands.{command.replace("-", "_")}')
-    with mock.patch.object(
-        argparse.ArgumentParser, 'parse_args', lambda parser: parser
-    ):
-        return module.parse_args()
+    return parser
 
 
 def whole_parser() -> argparse.ArgumentParser:
@@ -38,7 +27,7 @@ def whole_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='mmdet-attn')
     commands = parser.add_subparsers()
     for name, text in COMMANDS.items():
-        parent = parser_of(name)
+        parent = module_of(name).make_parser()
         child = commands.add_parser(
             name, help=text, parents=[parent], add_help=False
         )
@@ -51,6 +40,5 @@ def whole_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     print(shtab.complete(whole_parser(), shell=args.shell))

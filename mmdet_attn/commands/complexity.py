@@ -9,18 +9,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmdet_attn.cli import require_stack
-from mmdet_attn.config_files import (
-    CONFIGS,
-    find_config,
-    load_config_file,
-)
+from mmdet_attn.cli import check_output, require_stack
+from mmdet_attn.config_files import CONFIGS, find_config, load_config_file
 from mmdet_attn.cost.complexity import complexity
-from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.paper import TABLE_5
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'config',
@@ -46,19 +41,17 @@ def parse_args():
     parser.add_argument(
         '--json', metavar='FILE', help='write the rows to this file'
     )
-    return parser.parse_args()
+    return parser
 
 
 def number(value):
     return '' if value is None else f'{value:.2f}'
 
 
-def main():
-    args = parse_args()
+def main(args):
     names = args.config or [CONFIGS / f'{name}.py' for name in TABLE_5]
     files = [find_config(name) for name in names]
-    if args.json and not Path(args.json).parent.is_dir():
-        raise InputError(f'--json {args.json}: there is no such folder.')
+    check_output('--json', args.json)
     table = Table(
         title=' x '.join(map(str, args.shape))
         + f' pixels, counted as {args.convention}'

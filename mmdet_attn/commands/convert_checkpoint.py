@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_attn import __version__
-from mmdet_attn.cli import require_stack
+from mmdet_attn.cli import add_trust_checkpoint, require_stack
 from mmdet_attn.config_files import find_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
@@ -19,7 +19,7 @@ from mmdet_attn.weights.load import read_checkpoint, state_dict_of
 from mmdet_attn.weights.save import check_target, sha256, write_checkpoint
 
 
-def parse_args():
+def make_parser():
     sources = '\n'.join(
         f'  {source.name:<13} {source.description}'
         for source in SOURCES.values()
@@ -45,13 +45,8 @@ def parse_args():
     parser.add_argument(
         '--force', action='store_true', help='overwrite OUTPUT if it exists'
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let INPUT run code of its own while loading; only for files '
-        'whose author you know',
-    )
-    return parser.parse_args()
+    add_trust_checkpoint(parser)
+    return parser
 
 
 def check_paths(args):
@@ -60,18 +55,6 @@ def check_paths(args):
         raise InputError(f'{args.input}: download it first, then its path.')
     if args.config:
         find_config(args.config)
-
-
-def read(args):
-    state = state_dict_of(read_checkpoint(args.input, args.trust_checkpoint))
-    if not state:
-        raise InputError(f'{args.input} holds no weights.')
-    return state
-
-
-def settings(cfg):
-    """Arguments of a backbone, as a config has them."""
-    return ', '.join(f'{k}={v!r}' for k, v in cfg.items() if k != 'type')
 
 
 def show(state, converted):
@@ -97,8 +80,7 @@ def write(args, converted):
     write_checkpoint(content, args.output)
 
 
-def main():
-    args = parse_args()
+def main(args):
     check_paths(args)
     require_stack()
     from mmdet_attn.weights.converters.target import (
@@ -108,7 +90,9 @@ def main():
     )
 
     source = SOURCES[args.source]
-    state = read(args)
+    state = state_dict_of(read_checkpoint(args.input, args.trust_checkpoint))
+    if not state:
+        raise InputError(f'{args.input} holds no weights.')
     converted = source.convert(state)
     show(state, converted)
     if args.config:
@@ -117,7 +101,8 @@ def main():
         cfg = source.backbone_cfg(state)
     if 'backbone' not in cfg:
         trained = source.backbone_cfg(state)
-        print(f'For the backbone: {settings(trained)}')
+        settings = (f'{k}={v!r}' for k, v in trained.items() if k != 'type')
+        print(f'For the backbone: {", ".join(settings)}')
         for difference in untested_differences(trained, cfg):
             print(
                 f'NOTE: {difference}. The weights fit, but the network '

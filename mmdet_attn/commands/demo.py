@@ -22,7 +22,7 @@ PICTURES = 12
 SHOWN = re.compile(r'Epoch\(|Average Precision|^\||error|images|shapes')
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -33,7 +33,7 @@ def parse_args():
     parser.add_argument(
         '--data', default='data/shapes', help='the set; rendered if missing'
     )
-    return parser.parse_args()
+    return parser
 
 
 def short(part):
@@ -51,8 +51,8 @@ def run(log, tool, *arguments):
     start = time.time()
     lines = []
     # torchrun lies beside the Python that runs this.
-    here = Path(sys.executable).parent
-    path = os.pathsep.join([str(here), os.environ.get('PATH', '')])
+    here = str(Path(sys.executable).parent)
+    path = os.pathsep.join([here, os.environ.get('PATH', os.defpath)])
     with (
         open(log, 'a') as file,
         subprocess.Popen(
@@ -75,8 +75,7 @@ def run(log, tool, *arguments):
     return time.time() - start
 
 
-def main():
-    args = parse_args()
+def main(args):
     work, data = Path(args.work_dir), Path(args.data)
     work.mkdir(parents=True, exist_ok=True)
     log = work / 'demo.log'
@@ -84,28 +83,12 @@ def main():
         run(log, 'dataset_converters/make_shapes.py', data)
     processes = min(torch.cuda.device_count(), 2) or 2
     options = ['--work-dir', work, '--data-root', data]
-    train = run(
-        log,
-        'dist_train.sh',
-        CONFIG,
-        processes,
-        *options,
-        '--resume',
-    )
+    train = run(log, 'dist_train.sh', CONFIG, processes, *options, '--resume')
     checkpoint = Path((work / 'last_checkpoint').read_text().strip())
     test = run(log, 'test.py', CONFIG, checkpoint, *options)
     images = sorted((data / 'val').iterdir())[:PICTURES]
-    run(
-        log,
-        'predict.py',
-        CONFIG,
-        checkpoint,
-        *images,
-        '--out-dir',
-        work / 'pictures',
-        '--score-thr',
-        0.5,
-    )
+    pictures = ['--out-dir', work / 'pictures', '--score-thr', 0.5]
+    run(log, 'predict.py', CONFIG, checkpoint, *images, *pictures)
     curves = plot_curves(work, work / 'curves.png')
     results = sorted(work.glob('*/*_metrics.json'))
     metrics = json.loads(results[-1].read_text())['coco']['bbox']['all']

@@ -35,7 +35,7 @@ VAL = 75  # images: every training evaluates several times
 CONFIG = CONFIGS / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -64,7 +64,7 @@ def parse_args():
     parser.add_argument(
         '--workers', type=int, default=2, help='trainings at the same time'
     )
-    return parser.parse_args()
+    return parser
 
 
 def check(args):
@@ -110,8 +110,7 @@ def train_plain(work, data, workers):
     return last.read_text().strip()
 
 
-def main():
-    args = parse_args()
+def main(args):
     check(args)
     require_stack()
     from mmdet_attn.datasets.shapes import make_shapes

@@ -2,12 +2,10 @@
 
 import argparse
 
-from rich.progress import Progress
-
 from mmdet_attn.datasets.shapes import make_shapes
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -25,14 +23,9 @@ def parse_args():
     parser.add_argument(
         '--seed', type=int, default=0, help='same seed, same bytes'
     )
-    return parser.parse_args()
+    return parser
 
 
-def main():
-    args = parse_args()
-    with Progress() as bar:
-        task = bar.add_task('shapes', total=args.train + args.val)
-        make_shapes(
-            **vars(args), progress=lambda done: bar.advance(task, done)
-        )
+def main(args):
+    make_shapes(**vars(args))
     print(f'{args.root}: {args.train} training, {args.val} validation images')

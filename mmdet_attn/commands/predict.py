@@ -10,16 +10,15 @@ from mmdet_attn.inference import (
 )
 
 
-def parse_args():
+def make_parser():
     parser = image_parser(__doc__)
     parser.add_argument(
         '--out-dir', default='outputs', help='gets vis/ and preds/'
     )
-    return parser.parse_args()
+    return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     check_score_thr(args.score_thr)
     images = collect_images(args.images, '--out-dir')
     inferencer = load_inferencer(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mmdet_attn.cli import add_trust_checkpoint
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.load import read_checkpoint
 from mmdet_attn.weights.save import (
@@ -19,7 +20,7 @@ from mmdet_attn.weights.save import (
 )
 
 
-def parse_args():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('input', metavar='INPUT', help='the checkpoint')
     parser.add_argument(
@@ -30,17 +31,11 @@ def parse_args():
     parser.add_argument(
         '--force', action='store_true', help='overwrite OUTPUT if it exists'
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='let INPUT run code of its own while loading; only for files '
-        'whose author you know',
-    )
-    return parser.parse_args()
+    add_trust_checkpoint(parser)
+    return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     if not args.output.endswith('.pth'):
         raise InputError(f'OUTPUT must end in .pth, got {args.output}.')
     check_target(args.output, args.force, args.input)

@@ -18,7 +18,7 @@ from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import read_ahead, state_dict_of
 
 
-def parse_args():
+def make_parser():
     parser = config_parser(__doc__, 'checkpoint')
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write all predictions here'
@@ -40,7 +40,7 @@ def parse_args():
         help='evaluate although weights are missing, left over or of another '
         'shape; missing ones are random',
     )
-    return parser.parse_args()
+    return parser
 
 
 def add_tta(cfg):
@@ -72,8 +72,7 @@ def add_tta(cfg):
     cfg.model = ConfigDict(**tta, module=cfg.model)
 
 
-def main():
-    args = parse_args()
+def main(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl, got {args.out}.')
     content = read_ahead(args.checkpoint, args.trust_checkpoint)

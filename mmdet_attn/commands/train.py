@@ -9,7 +9,7 @@ from mmdet_attn.weights.load import read_ahead
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
 
-def parse_args():
+def make_parser():
     parser = config_parser(__doc__)
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision (GPU)'
@@ -28,11 +28,10 @@ def parse_args():
         help='carry on from this checkpoint; without a name, from the '
         'latest one in the work directory',
     )
-    return parser.parse_args()
+    return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     cfg = load_config(args, 'train', 'val')
 
     if args.amp:

@@ -15,7 +15,7 @@ from mmdet_attn.inference import (
 )
 
 
-def parse_args():
+def make_parser():
     parser = image_parser(__doc__)
     parser.add_argument(
         '--out',
@@ -37,11 +37,10 @@ def parse_args():
         help='how many images have their detections and heat maps drawn; the '
         'channel weights are those of all images',
     )
-    return parser.parse_args()
+    return parser
 
 
-def main():
-    args = parse_args()
+def main(args):
     check_score_thr(args.score_thr)
     if args.shown < 1:
         raise InputError(f'--shown must be 1 or more, got {args.shown}.')

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -12,29 +13,28 @@ def make_table(rows: Sequence[dict], title: str, other: str) -> Table:
     """The rows, and the geometric mean of the ratios of each mode.
 
     Args:
-        rows: What `Setup.measure` returned.
+        rows: What `Case.measure` returned.
         title: Title of the table.
         other: What the cases were measured against.
     """
+    columns = (
+        ('module', '{name}'),
+        ('size', '{size}'),
+        ('mode', '{mode}'),
+        ('params', '{params:,}'),
+        ('ms', '{ms:.2f}'),
+        (other, '{other_ms:.2f}'),
+        ('ratio', '{ratio:.3f}'),
+        ('quartiles', '{low:.2f}-{high:.2f}'),
+        ('MiB', '{mib:.0f}'),
+        (other, '{other_mib:.0f}'),
+    )
     table = Table(title=title)
-    for head in ('module', 'size', 'mode'):
-        table.add_column(head, no_wrap=True)
-    times, memory = ('ms', other, 'ratio', 'quartiles'), ('MiB', f'{other} ')
-    for head in ('params', *times, *memory):
-        table.add_column(head, justify='right', no_wrap=True)
+    for index, (head, _) in enumerate(columns):
+        side: Any = 'left' if index < 3 else 'right'
+        table.add_column(head, justify=side, no_wrap=True)
     for row in rows:
-        table.add_row(
-            row['name'],
-            row['size'],
-            row['mode'],
-            f'{row["params"]:,}',
-            f'{row["ms"]:.2f}',
-            f'{row["other_ms"]:.2f}',
-            f'{row["ratio"]:.3f}',
-            f'{row["low"]:.2f}-{row["high"]:.2f}',
-            f'{row["mib"]:.0f}',
-            f'{row["other_mib"]:.0f}',
-        )
+        table.add_row(*(form.format(**row) for _, form in columns))
     for mode, group in group_by(rows, 'mode').items():
         mean = f'{mean_ratio(group):.3f}'
         table.add_row('geometric mean', '', mode, '', '', '', mean)
@@ -47,7 +47,7 @@ def plot_cost(
     """Plot the ratio of every module over its parameters to a PNG.
 
     Args:
-        rows: What `Setup.measure` returned.
+        rows: What `Case.measure` returned.
         title: Title of the figure.
         other: What the cases were measured against.
         file: The PNG to write.

@@ -4,34 +4,60 @@ import ctypes
 import os
 import statistics
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 Step = Callable[[], object]
 
 
-class PairTime(NamedTuple):
-    """Times of a step and of another one, medians over the rounds.
+class Setup(NamedTuple):
+    """How every step is run."""
 
-    Attributes:
-        ms: Milliseconds of the step.
-        other_ms: Milliseconds of the other one.
-        ratio: `ms / other_ms` within a round.
-        low: First quartile of the ratio.
-        high: Third quartile of the ratio.
-        rounds: How many rounds were run.
-    """
+    device: str = 'cpu'
+    backward: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    amp: torch.dtype | None = None
 
-    ms: float
-    other_ms: float
-    ratio: float
-    low: float
-    high: float
-    rounds: int
+    def input(self, *shape: int) -> Tensor:
+        """Random numbers in the memory format of the setup."""
+        x = torch.randn(shape, device=self.device)
+        if self.channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        return x
+
+    def step(
+        self,
+        function: Callable[[Tensor], Any],
+        parameters: Iterable[nn.Parameter],
+        x: Tensor,
+    ) -> Step:
+        """A forward pass without gradients, or one with all of them."""
+        if self.compile:
+            function = torch.compile(function)
+        kind = torch.device(self.device).type
+        leaves = [p for p in (x, *parameters) if p.requires_grad]
+
+        def forward() -> Any:
+            enabled = self.amp is not None
+            with torch.autocast(kind, self.amp, enabled=enabled):
+                return function(x)
+
+        def train() -> Any:
+            y = forward()
+            outputs = y if isinstance(y, (tuple, list)) else [y]
+            outputs = [z for z in outputs if z.requires_grad]
+            ones = [torch.ones_like(z) for z in outputs]
+            return torch.autograd.grad(
+                outputs, leaves, ones, allow_unused=True
+            )
+
+        return train if self.backward else torch.no_grad()(forward)
 
 
 def keep_memory() -> None:
@@ -52,7 +78,7 @@ def keep_memory() -> None:
 
 def time_pair(
     step: Step, other: Step, rounds: int = 7, limit_s: float = 120
-) -> PairTime:
+) -> dict[str, float]:
     """Time two steps in turn, A B A B, after one of each to warm up.
 
     Args:
@@ -61,31 +87,35 @@ def time_pair(
         rounds: Rounds of both. Short steps are repeated within a round.
         limit_s: No round starts after this many seconds, except for the
             first three.
+
+    Returns:
+        Medians over the rounds: milliseconds of the step (`ms`) and of the
+            other one (`other_ms`), and their `ratio` within a round, with
+            its quartiles (`low`, `high`); and the number of `rounds`.
     """
+    threads = torch.get_num_threads()
     timers = [
-        Timer(
-            'step()', globals={'step': s}, num_threads=torch.get_num_threads()
-        )
+        Timer('step()', globals={'step': s}, num_threads=threads)
         for s in (step, other)
     ]
     first = sum(timer.timeit(1).mean for timer in timers)
     number = max(1, int(0.1 / first))
-    times: list[tuple[float, float]] = []
+    times: list[tuple[float, ...]] = []
     while len(times) < rounds:
         if len(times) >= 3 and number * sum(map(sum, times)) > limit_s:
             break
-        ours, theirs = (timer.timeit(number).mean for timer in timers)
-        times.append((ours, theirs))
+        times.append(tuple(timer.timeit(number).mean for timer in timers))
+    ours, theirs = map(statistics.median, zip(*times, strict=True))
     ratios = [a / b for a, b in times]
-    low, _, high = statistics.quantiles(ratios, n=4, method='inclusive')
-    return PairTime(
-        1e3 * statistics.median(a for a, _ in times),
-        1e3 * statistics.median(b for _, b in times),
-        statistics.median(ratios),
-        low,
-        high,
-        len(times),
-    )
+    low, ratio, high = statistics.quantiles(ratios, method='inclusive')
+    return {
+        'ms': 1e3 * ours,
+        'other_ms': 1e3 * theirs,
+        'ratio': ratio,
+        'low': low,
+        'high': high,
+        'rounds': len(times),
+    }
 
 
 def peak_mib(step: Step, device: str) -> float:

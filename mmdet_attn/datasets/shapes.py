@@ -7,10 +7,10 @@ polygons describe what is visible. The same seed gives the same bytes.
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rich.progress import track
 
 from mmdet_attn.errors import InputError
 
@@ -127,6 +127,8 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 def draw(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
     """One image `(size, size, 3)` and its annotations, without ids."""
+    import cv2
+
     image = background(size, rng)
     owner = np.zeros((size, size), np.int32)
     drawn: list[tuple[int, int, bool]] = []  # label, pixels, crowd
@@ -158,16 +160,10 @@ def draw(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
         if visible < max(16, 0 if crowd else MIN_VISIBLE * pixels):
             continue
         shape = run_lengths(mask) if crowd else polygons(mask)
-        rows, columns = (
-            np.flatnonzero(mask.any(1)),
-            np.flatnonzero(mask.any(0)),
-        )
-        x, y = int(columns[0]), int(rows[0])
-        box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
         annotations.append(
             {
                 'category_id': label + 1,
-                'bbox': box,
+                'bbox': list(cv2.boundingRect(mask.astype(np.uint8))),
                 'area': visible,
                 'segmentation': shape,
                 'iscrowd': int(crowd),
@@ -182,7 +178,6 @@ def make_shapes(
     val: int = 150,
     size: int = 192,
     seed: int = 0,
-    progress: Callable[[int], object] = lambda done: None,
 ) -> None:
     """Render the set at `root`, in COCO's layout.
 
@@ -192,7 +187,6 @@ def make_shapes(
         val: Number of validation images.
         size: Height and width of every image in pixels.
         seed: The same seed gives the same files, byte for byte.
-        progress: Called with 1 after each image.
 
     Raises:
         InputError: `root` has files already, or a number is too small.
@@ -220,7 +214,7 @@ def make_shapes(
         (partial / split).mkdir()
         images: list[dict] = []
         annotations: list[dict] = []
-        for index in range(1, count + 1):
+        for index in track(range(1, count + 1), f'{split} images'):
             rng = np.random.default_rng([seed, number, index])
             image, labels = draw(size, rng)
             name = f'{index:06d}.png'
@@ -231,7 +225,6 @@ def make_shapes(
             for label in labels:
                 identity = {'id': len(annotations) + 1, 'image_id': index}
                 annotations.append(identity | label)
-            progress(1)
         categories = [
             {'id': label, 'name': name, 'supercategory': 'shape'}
             for label, name in enumerate(CLASSES, start=1)

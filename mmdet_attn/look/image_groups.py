@@ -47,9 +47,10 @@ def images_by_class(
     try:
         content = json.loads(Path(file).read_text(encoding='utf-8'))
         # A file lists train/1.jpg or 1.jpg, whatever folder was given.
-        listed = [
-            (Path(i['file_name']).name, i['id']) for i in content['images']
-        ]
+        listed = [Path(i['file_name']).name for i in content['images']]
+        ids = dict(
+            zip(listed, (i['id'] for i in content['images']), strict=True)
+        )
         names = {c['id']: c['name'] for c in content['categories']}
         shown = {
             (a['image_id'], names[a['category_id']])
@@ -60,30 +61,24 @@ def images_by_class(
             f'--ann {file} is not a COCO detection file that can be read: '
             f'{type(error).__name__}: {error}.'
         ) from None
-    ids = dict(listed)
-    missing = [path for path in images if Path(path).name not in ids]
-    if missing:
+    wanted = [Path(path).name for path in images]
+    if missing := [name for name in wanted if name not in ids]:
         raise InputError(
             f'--ann {file} does not list {len(missing)} of the images, '
-            f'{Path(missing[0]).name} first: give the annotation file of '
+            f'{missing[0]} first: give the annotation file of '
             'these images.'
         )
-    count = Counter(name for name, _ in listed)
-    twice = [path for path in images if count[Path(path).name] > 1]
-    if twice:
+    count = Counter(listed)
+    if twice := [name for name in wanted if count[name] > 1]:
         raise InputError(
-            f'--ann {file} lists {Path(twice[0]).name} in several folders: '
+            f'--ann {file} lists {twice[0]} in several folders: '
             'give a file in which names are unique.'
         )
-    found: dict[str, list[int]] = {}
-    for name in names.values():
-        members = [
-            index
-            for index, path in enumerate(images)
-            if (ids[Path(path).name], name) in shown
-        ]
-        if members:
-            found[name] = members
+    members = {
+        name: [i for i, one in enumerate(wanted) if (ids[one], name) in shown]
+        for name in names.values()
+    }
+    found = {name: some for name, some in members.items() if some}
     if not found:
         raise InputError(
             f'--ann {file} has no object in these images: leave --ann out, '

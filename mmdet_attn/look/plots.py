@@ -29,7 +29,7 @@ def plot_channels(
     groups: Mapping[str, list[int]],
     title: str,
     file: str | Path,
-) -> Path:
+) -> None:
     """Plot weight over channel index to a PNG, with axes for each gate.
 
     Args:
@@ -57,7 +57,6 @@ def plot_channels(
         frameon=False,
     )
     figure.savefig(file, dpi=100)
-    return Path(file)
 
 
 def _plot_gate(

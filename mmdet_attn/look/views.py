@@ -46,11 +46,6 @@ class GateView:
     maps: list[GateMap] = field(repr=False)
 
     @property
-    def stage(self) -> str:
-        """The stage of the gate, see `stage_of`."""
-        return stage_of(self.name)
-
-    @property
     def low(self) -> float:
         """The least g over all images."""
         return min(one.low for one in self.maps)
@@ -101,7 +96,7 @@ def by_stage(views: Sequence[GateView]) -> dict[str, list[GateView]]:
     """The gates of each stage, both in the order in which they ran."""
     stages: dict[str, list[GateView]] = {}
     for view in views:
-        stages.setdefault(view.stage, []).append(view)
+        stages.setdefault(stage_of(view.name), []).append(view)
     return stages
 
 
