@@ -22,10 +22,7 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
         # Our own blocks have more positions than stock ones.
         more = getattr(module, 'inserted_names', [])
         names.update(start + name for name in more)
-        parts = path.split('.')
-        inside = any(
-            '.'.join(parts[:i]) in found for i in range(1, len(parts))
-        )
+        inside = any(path.startswith(f'{plugin}.') for plugin in found)
         ours = isinstance(module, (Attention, PSAConv2d))
         if not inside and (ours or path in names):
             found[path] = module

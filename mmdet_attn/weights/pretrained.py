@@ -75,9 +75,14 @@ class AttentionPretrained:
                 f'AttentionPretrained: {self.checkpoint} has no key that '
                 f'starts with {self.prefix or "backbone."!r}: {first}.'
             )
-        optional = ('identity', 'fresh', 'no weights')
-        fit = Fit(backbone, state, optional, part=True)
-        self._check(fit, (content.get('meta') or {}).get('source'))
+        fit = Fit(
+            backbone,
+            state,
+            optional=('identity', 'fresh', 'no weights'),
+            part=True,
+            trained_with=(content.get('meta') or {}).get('source'),
+        )
+        self._check(fit)
         fitting = {k: v for k, v in state.items() if k in fit.own}
         backbone.load_state_dict(fitting, strict=False)
         if hasattr(backbone, '_params_init_info'):  # for mmengine's own log
@@ -90,15 +95,10 @@ class AttentionPretrained:
                 setattr(module, 'is_init', True)  # noqa: B010
         print_log(self._table(fit), 'current')
 
-    def _check(self, fit: Fit, source: str | None) -> None:
+    def _check(self, fit: Fit) -> None:
         name = f'AttentionPretrained: {self.checkpoint}'
         if problem := fit.problem():
             raise InputError(f'{name}: {problem}')
-        if names := fit.switched_off(source):
-            raise InputError(
-                f'{name} was trained with {source}, and {names[0]} would '
-                'stay at identity: set identity_init=False in its cfg.'
-            )
         fresh = [path for path in fit.plugins if fit.status[path] == 'fresh']
         refuse_frozen([path for path in fresh if is_frozen(fit.plugins[path])])
         if fresh and self.missing == 'identity':

@@ -2,19 +2,13 @@
 
 import hashlib
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import torch
 
 import mmdet_attn
 from mmdet_attn.errors import InputError
-
-PACKAGES = {
-    'mmengine': ('onedl-mmengine', 'mmengine'),
-    'mmcv': ('onedl-mmcv', 'mmcv'),
-    'mmdet': ('onedl-mmdetection', 'mmdet'),
-}
 
 
 def check_target(output: str, force: bool, source: str = '') -> None:
@@ -75,15 +69,14 @@ def write_checkpoint(
 
 def versions() -> dict[str, str]:
     """The versions of this package, of torch and of the installed stack."""
-    found = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch.__version__}
-    for name, distributions in PACKAGES.items():
-        for distribution in distributions:
-            try:
-                found[name] = f'{distribution} {version(distribution)}'
-                break
-            except PackageNotFoundError:
-                continue
-    return {name: str(value) for name, value in found.items()}
+    names = packages_distributions()
+    stack = {
+        package: f'{names[package][0]} {version(names[package][0])}'
+        for package in ('mmengine', 'mmcv', 'mmdet')
+        if package in names
+    }
+    own = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch.__version__}
+    return {name: str(value) for name, value in (own | stack).items()}
 
 
 def for_publication(checkpoint: dict) -> dict:
