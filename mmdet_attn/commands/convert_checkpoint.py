@@ -14,7 +14,6 @@ from mmdet_attn.cli import require_stack
 from mmdet_attn.config_files import find_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
-from mmdet_attn.weights.converters.moves import moves
 from mmdet_attn.weights.load import read_checkpoint, state_dict_of
 from mmdet_attn.weights.save import check_target, sha256, write_checkpoint
 
@@ -74,12 +73,12 @@ def settings(cfg):
     return ', '.join(f'{k}={v!r}' for k, v in cfg.items() if k != 'type')
 
 
-def show(state, converted):
+def show(source, state):
     table = Table(title='What went where')
     for head in ('official', 'here'):
         table.add_column(head, overflow='fold')
     table.add_column('tensors', justify='right')
-    for old, new, number in moves(state, converted):
+    for old, new, number in source.moves(state):
         table.add_row(old, new, str(number))
     Console().print(table)
 
@@ -110,7 +109,7 @@ def main():
     source = SOURCES[args.source]
     state = read(args)
     converted = source.convert(state)
-    show(state, converted)
+    show(source, state)
     if args.config:
         cfg = target_cfg(args.config, converted)
     else:

@@ -111,9 +111,9 @@ class Fit:
             return None
         lines = [
             'The checkpoint does not fit the config.',
-            *_listing('in the config, not in the checkpoint', self.missing),
-            *_listing('in the checkpoint, not in the config', self.unexpected),
-            *_listing('of other shapes', self.shapes, self._both_shapes),
+            *listing('in the config, not in the checkpoint', self.missing),
+            *listing('in the checkpoint, not in the config', self.unexpected),
+            *listing('of other shapes', self.shapes, self._both_shapes),
             'Likely causes:',
             *(f'  - {cause}' for cause in self._causes()),
         ]
@@ -262,7 +262,7 @@ def _names(paths: Iterable[str]) -> str:
     return ', '.join(sorted({path.split('.')[-1] for path in paths}))
 
 
-def _listing(
+def listing(
     title: str, keys: Collection[str], note: Callable = lambda key: ''
 ) -> list[str]:
     """Keys grouped by module, with blocks and stages folded into one line."""

@@ -1,7 +1,7 @@
 """Find out from tensors which ResNet they belong to."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -9,8 +9,8 @@ from torch import Tensor
 from mmdet_attn.errors import InputError
 
 State = Mapping[str, Tensor]
-# The name of a tensor in its block, a regular expression, and what the tensor
-# tells.
+# A tensor of a plugin by its name in a block, and what it tells. The name is
+# a regular expression in which a dot is a dot.
 Reading = tuple[str, Callable[[Tensor], Any]]
 
 # By whether blocks have three convolutions, and by the blocks of each stage.
@@ -69,40 +69,29 @@ def _has(state: State, pattern: str) -> bool:
     return any(re.match(rf'(backbone\.)?{pattern}', key) for key in state)
 
 
-def depth_of(state: State) -> int:
+def depth_of(state: State, bottleneck: bool = False) -> int:
     """The depth of a ResNet.
 
-    Raises:
-        InputError: Its blocks are those of no ResNet.
-    """
-    kind = kind_of(state) or Kind((), False, False)
-    if kind.depth:
-        return kind.depth
-    known = '; '.join(
-        f'{", ".join(map(str, blocks))} ({depth})'
-        for (bottleneck, blocks), depth in DEPTHS.items()
-        if bottleneck == kind.bottleneck
-    )
-    raise InputError(
-        f'blocks of {2 + kind.bottleneck} convolutions in stages of '
-        f'{", ".join(map(str, kind.blocks)) or "none"}, where a ResNet has '
-        f'{known}: the file is incomplete, or another network.'
-    )
-
-
-def bottleneck_depth_of(state: State) -> int:
-    """The depth of a ResNet-50 or a deeper one.
+    Args:
+        state: Weights of a backbone or of a network that has one.
+        bottleneck: Whether it must be a ResNet-50 or a deeper one.
 
     Raises:
-        InputError: It is not so deep.
+        InputError: Its blocks are those of no such ResNet.
     """
-    depth = depth_of(state)
-    if depth < 50:
+    kind = kind_of(state)
+    if not kind or not kind.depth:
         raise InputError(
-            f'a ResNet-{depth}; MMDetection has this network as ResNet-50 '
-            'and deeper only.'
+            f'a {kind or "network without blocks"}, which is none of '
+            f'ResNet-{", -".join(map(str, DEPTHS.values()))}: the file is '
+            'incomplete, or another network.'
         )
-    return depth
+    if bottleneck and not kind.bottleneck:
+        raise InputError(
+            f'a {kind}; MMDetection has this network as ResNet-50 and deeper '
+            'only.'
+        )
+    return kind.depth
 
 
 def last_dim(value: Tensor) -> int:
@@ -115,97 +104,65 @@ def reduction(value: Tensor) -> int:
     return value.shape[1] // value.shape[0]
 
 
-def require(state: State, key: str) -> Tensor:
-    """A tensor without which the others cannot be understood."""
-    if key not in state:
-        raise InputError(
-            f'no {key}: the file is incomplete, or another network.'
-        )
-    return state[key]
-
-
-def stage_values(
-    state: State, reading: Reading, needed: Sequence[int] = (1, 2, 3, 4)
-) -> list:
-    """What one tensor of a plugin tells in each of the four stages.
-
-    Args:
-        state: Tensors under their official names.
-        reading: The tensor, and what it tells.
-        needed: The stages that must have it, of which there is one at least.
-
-    Returns:
-        Four values, None for a stage without the tensor.
-
-    Raises:
-        InputError: The tensor is missing, or differs inside a stage.
-    """
-    suffix, read = reading
-    shown = suffix.replace('\\', '')
-    values: list[Any] = [None] * 4
-    for key, value in state.items():
-        place = re.fullmatch(rf'(?:.*\.)?layer(\d)\.\d+\.{suffix}', key)
-        if not place:
-            continue
-        stage, new = int(place[1]) - 1, read(value)
-        if values[stage] not in (None, new):
-            raise InputError(
-                f'{shown} says {values[stage]}, {new} in stage {stage + 1}: '
-                'a plugin takes one value in a stage.'
-            )
-        values[stage] = new
-    if not any(values):
-        needed = needed or (1, 2, 3, 4)
-    missing = [str(stage) for stage in needed if values[stage - 1] is None]
-    if missing:
-        raise InputError(
-            f'no {shown} in stage {", ".join(missing)}: the file is '
-            'incomplete, or another network.'
-        )
-    return values
-
-
 def resnet_with(
-    plugin: str,
+    plugin: dict[str, Any],
     arguments: Mapping[str, Reading],
     position: str | None = None,
     blocks: tuple[int, ...] | None = None,
-    needed: Sequence[int] = (1, 2, 3, 4),
+    stages: Collection[int] = (1, 2, 3, 4),
     **backbone: Any,
 ) -> Callable[[State], dict[str, Any]]:
     """A function from weights to the config of a ResNet with a plugin.
 
+    Whether the weights fit that config is not looked at here.
+
     Args:
-        plugin: The type of the plugin.
-        arguments: Its arguments, each by the tensor that tells it.
+        plugin: The config of the plugin.
+        arguments: Its further arguments, each by the tensor that tells it.
         position: Where it sits. None is behind the last norm of a block,
             before the addition.
         blocks: The blocks of a stage that have it; None is all.
-        needed: The stages that must have it.
+        stages: The stages that must have it. Others may.
         backbone: Further arguments of the backbone.
     """
+    # In a block of a stage, or behind the stage.
+    place = r'(.*\.)?(layer|bam)(?P<stage>\d)(\.\d+)?\.'
 
     def backbone_cfg(state: State) -> dict[str, Any]:
         depth = depth_of(state)
-        by_stage = list(
-            zip(
-                *(stage_values(state, r, needed) for r in arguments.values()),
-                strict=True,
+        found: list[dict[str, Any]] = [{}, {}, {}, {}]
+        for argument, (name, read) in arguments.items():
+            pattern = re.compile(place + name.replace('.', r'\.'))
+            for key, value in state.items():
+                if not (match := pattern.fullmatch(key)):
+                    continue
+                cfg, new = found[int(match['stage']) - 1], read(value)
+                if cfg.setdefault(argument, new) != new:
+                    raise InputError(
+                        f'{name} says {cfg[argument]}, {new} in stage '
+                        f'{match["stage"]}: a plugin takes one value in a '
+                        'stage.'
+                    )
+            if not any(found):
+                raise InputError(
+                    f'no {name}: the file is incomplete, or another network.'
+                )
+        last = 'after_conv3' if depth >= 50 else 'after_conv2'
+        plugins: list[dict[str, Any]] = []
+        for cfg in found:
+            where = tuple(
+                other == cfg and bool(cfg or stage in stages)
+                for stage, other in enumerate(found, 1)
             )
-        )
-        plugins = []
-        for values in dict.fromkeys(by_stage):
-            if None in values:
-                continue
-            cfg = dict(zip(arguments, values, strict=True))
-            last = 'after_conv3' if depth >= 50 else 'after_conv2'
             entry: dict[str, Any] = dict(
-                cfg=dict(type=plugin, **cfg), position=position or last
+                cfg=plugin | cfg, position=position or last
             )
-            stages = tuple(other == values for other in by_stage)
-            if not all(stages):
-                entry['stages'] = stages
-            plugins.append(entry | (dict(blocks=blocks) if blocks else {}))
+            if not all(where):
+                entry['stages'] = where
+            if blocks:
+                entry['blocks'] = blocks
+            if any(where) and entry not in plugins:
+                plugins.append(entry)
         # MMDetection's own ResNet takes plugins from ResNet-50 on, inside
         # blocks, in all blocks of a stage.
         stock = depth >= 50 and position != 'after_block' and not blocks
@@ -217,3 +174,13 @@ def resnet_with(
         )
 
     return backbone_cfg
+
+
+def resnet_with_conv2(state: State, **conv2: Any) -> dict[str, Any]:
+    """The config of a ResNet whose blocks have another second convolution."""
+    return dict(
+        type='mmdet.ResNet',
+        depth=depth_of(state, bottleneck=True),
+        dcn=conv2,
+        stage_with_dcn=(True, True, True, True),
+    )
