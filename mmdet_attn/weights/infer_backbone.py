@@ -9,10 +9,14 @@ from torch import Tensor
 from mmdet_attn.errors import InputError
 
 State = Mapping[str, Tensor]
-# A tensor of a plugin by its name in a block, and what it tells. The name is
-# a regular expression in which a dot is a dot.
-Reading = tuple[str, Callable[[Tensor], Any]]
-
+# What a tensor tells of an argument of a plugin.
+READ: dict[str, Callable[[Tensor], int]] = {
+    'att_dim': len,
+    'dct_size': lambda value: value.shape[-1],
+    'kernel_size': lambda value: value.shape[-1],
+    # Of a layer from C to h channels.
+    'reduction': lambda value: value.shape[1] // value.shape[0],
+}
 # By whether blocks have three convolutions, and by the blocks of each stage.
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
@@ -94,19 +98,9 @@ def depth_of(state: State, bottleneck: bool = False) -> int:
     return kind.depth
 
 
-def last_dim(value: Tensor) -> int:
-    """The size of a kernel or map."""
-    return value.shape[-1]
-
-
-def reduction(value: Tensor) -> int:
-    """C / h of a layer from C to h channels."""
-    return value.shape[1] // value.shape[0]
-
-
 def resnet_with(
     plugin: dict[str, Any],
-    arguments: Mapping[str, Reading],
+    arguments: Mapping[str, str],
     position: str | None = None,
     blocks: tuple[int, ...] | None = None,
     stages: Collection[int] = (1, 2, 3, 4),
@@ -118,7 +112,9 @@ def resnet_with(
 
     Args:
         plugin: The config of the plugin.
-        arguments: Its further arguments, each by the tensor that tells it.
+        arguments: Its further arguments, those of `READ`, each with the name
+            that the tensor that tells it has in a block. It is a regular
+            expression in which a dot is a dot.
         position: Where it sits. None is behind the last norm of a block,
             before the addition.
         blocks: The blocks of a stage that have it; None is all.
@@ -131,12 +127,15 @@ def resnet_with(
     def backbone_cfg(state: State) -> dict[str, Any]:
         depth = depth_of(state)
         found: list[dict[str, Any]] = [{}, {}, {}, {}]
-        for argument, (name, read) in arguments.items():
+        for argument, name in arguments.items():
             pattern = re.compile(place + name.replace('.', r'\.'))
             for key, value in state.items():
                 if not (match := pattern.fullmatch(key)):
                     continue
-                cfg, new = found[int(match['stage']) - 1], read(value)
+                cfg, new = (
+                    found[int(match['stage']) - 1],
+                    READ[argument](value),
+                )
                 if cfg.setdefault(argument, new) != new:
                     raise InputError(
                         f'{name} says {cfg[argument]}, {new} in stage '

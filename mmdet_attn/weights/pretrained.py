@@ -15,7 +15,7 @@ from mmdet_attn.weights.load import (
     read_checkpoint,
     state_dict_of,
 )
-from mmdet_attn.weights.plugins import is_frozen, refuse_frozen
+from mmdet_attn.weights.plugins import refuse_frozen
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -100,7 +100,7 @@ class AttentionPretrained:
         if problem := fit.problem():
             raise InputError(f'{name}: {problem}')
         fresh = [path for path in fit.plugins if fit.status[path] == 'fresh']
-        refuse_frozen([path for path in fresh if is_frozen(fit.plugins[path])])
+        refuse_frozen({path: fit.plugins[path] for path in fresh})
         if fresh and self.missing == 'identity':
             raise InputError(
                 f'{name} has no weights for {len(fresh)} plugin(s), '

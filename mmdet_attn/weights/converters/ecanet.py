@@ -10,7 +10,7 @@ from mmdet_attn.weights.converters.source import (
     new_names,
     resnet,
 )
-from mmdet_attn.weights.infer_backbone import State, last_dim, resnet_with
+from mmdet_attn.weights.infer_backbone import READ, State, resnet_with
 
 RESNET = resnet() | in_blocks({'eca.conv': 'eca.conv'}) | CLASSIFIER
 MOBILENET = mobilenet(
@@ -34,7 +34,7 @@ MOBILENET = mobilenet(
 )
 eca_resnet = resnet_with(
     dict(type='mmdet_attn.ECA'),
-    dict(kernel_size=('eca.conv.weight', last_dim)),
+    dict(kernel_size='eca.conv.weight'),
 )
 
 
@@ -52,7 +52,7 @@ def _backbone_cfg(state: State) -> dict[str, Any]:
     for key, value in ours.items():
         if key and key.endswith('.eca.conv.weight'):
             out = len(ours.get(key.replace('eca', 'linear_conv'), ()))
-            kernel_size[out < 96] = last_dim(value)
+            kernel_size[out < 96] = READ['kernel_size'](value)
     return dict(
         type='mmdet_attn.AttentionMobileNetV2',
         plugin=dict(type='mmdet_attn.ECA', kernel_size=kernel_size.get(False)),

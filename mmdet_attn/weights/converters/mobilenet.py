@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmdet_attn.weights.converters.source import CLASSIFIER, Rules, Source
-from mmdet_attn.weights.infer_backbone import State, reduction
+from mmdet_attn.weights.infer_backbone import READ, State
 
 # The names here of features.1 to features.17.
 PLACES = [
@@ -43,7 +43,9 @@ def coordatt_cfg(state: State) -> dict[str, Any]:
     weight = state['features.17.conv.6.conv1.weight']
     return dict(
         type='mmdet_attn.AttentionMobileNetV2',
-        plugin=dict(type='mmdet_attn.CoordAtt', reduction=reduction(weight)),
+        plugin=dict(
+            type='mmdet_attn.CoordAtt', reduction=READ['reduction'](weight)
+        ),
         position='after_conv2',
     )
 

@@ -16,11 +16,10 @@ from mmdet_attn.weights.converters.source import (
     se_as_linear,
 )
 from mmdet_attn.weights.infer_backbone import (
+    READ,
     State,
     depth_of,
     kind_of,
-    last_dim,
-    reduction,
     resnet_with,
     resnet_with_conv2,
 )
@@ -47,7 +46,7 @@ MMPRETRAIN = Source(
     | {'head.fc': None},
     resnet_with(
         dict(type='mmdet_attn.SE'),
-        dict(reduction=('se_layer.conv1.conv.weight', reduction)),
+        dict(reduction='se_layer.conv1.conv.weight'),
     ),
     reshape=se_as_linear,
 )
@@ -66,7 +65,7 @@ CBAM = Source(
     ),
     resnet_with(
         dict(type='mmdet_attn.CBAM'),
-        dict(reduction=('cbam.ChannelGate.mlp.1.weight', reduction)),
+        dict(reduction='cbam.ChannelGate.mlp.1.weight'),
     ),
 )
 
@@ -101,7 +100,7 @@ BAM = Source(
     bam_rules,
     resnet_with(
         dict(type='mmdet_attn.BAM'),
-        dict(reduction=('channel_att.gate_c.gate_c_fc_0.weight', reduction)),
+        dict(reduction='channel_att.gate_c.gate_c_fc_0.weight'),
         position='after_block',
         blocks=(-1,),
         stages=(1, 2, 3),
@@ -134,10 +133,7 @@ TRIPLET = Source(
     resnet_with(
         dict(type='mmdet_attn.TripletAttention'),
         dict(
-            kernel_size=(
-                'triplet_attention.(SpatialGate.spatial|hw.conv).conv.weight',
-                last_dim,
-            )
+            kernel_size='triplet_attention.(SpatialGate.spatial|hw.conv).conv.weight'
         ),
     ),
 )
@@ -158,7 +154,7 @@ GSOP = Source(
     ),
     resnet_with(
         dict(type='mmdet_attn.GSoP'),
-        dict(att_dim=('conv_for_DR.weight', len)),
+        dict(att_dim='conv_for_DR.weight'),
         blocks=(-1,),
         stages=(),
         strides=(1, 2, 2, 1),  # their last stage keeps the map's size
@@ -184,9 +180,9 @@ def epsanet_cfg(state: State) -> dict[str, Any]:
     return resnet_with_conv2(
         state,
         type='mmdet_attn.PSAConv2d',
-        kernel_sizes=tuple(map(last_dim, convs)),
+        kernel_sizes=tuple(map(READ['kernel_size'], convs)),
         groups=tuple(planes // conv.shape[1] for conv in convs),
-        reduction=reduction(state[f'{conv2}.se.fc1.weight']),
+        reduction=READ['reduction'](state[f'{conv2}.se.fc1.weight']),
     )
 
 
@@ -232,8 +228,8 @@ FCANET = Source(
     resnet_with(
         dict(type='mmdet_attn.FCA'),
         dict(
-            dct_size=('att.dct_layer.weight', last_dim),
-            reduction=('att.fc.0.weight', reduction),
+            dct_size='att.dct_layer.weight',
+            reduction='att.fc.0.weight',
         ),
     ),
 )
@@ -250,9 +246,7 @@ def gcnet_cfg(state: State) -> dict[str, Any]:
         fusion=tuple(k for k in ('mul', 'add') if has(f'channel_{k}_conv')),
     )
     layer = 'context_block.channel_(add|mul)_conv.0.weight'
-    return resnet_with(gc, dict(reduction=(layer, reduction)), stages=())(
-        state
-    )
+    return resnet_with(gc, dict(reduction=layer), stages=())(state)
 
 
 GCNET = Source(

@@ -18,18 +18,17 @@ from mmdet_attn.weights.converters.source import (
     se_as_linear,
 )
 from mmdet_attn.weights.infer_backbone import (
+    READ,
     State,
-    last_dim,
-    reduction,
     resnet_with,
 )
 
 eca_resnet = resnet_with(
-    dict(type='mmdet_attn.ECA'), dict(kernel_size=('se.conv.weight', last_dim))
+    dict(type='mmdet_attn.ECA'), dict(kernel_size='se.conv.weight')
 )
 se_resnet = resnet_with(
     dict(type='mmdet_attn.SE'),
-    dict(reduction=('se(_module)?.fc1.weight', reduction)),
+    dict(reduction='se(_module)?.fc1.weight'),
 )
 
 
