@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -99,27 +100,29 @@ def depth_of(state: State, bottleneck: bool = False) -> int:
 
 
 def resnet_with(
-    plugin: dict[str, Any],
-    arguments: Mapping[str, str],
+    plugin: str,
+    fixed: Mapping[str, Any] = MappingProxyType({}),
     position: str | None = None,
     blocks: tuple[int, ...] | None = None,
     stages: Collection[int] = (1, 2, 3, 4),
-    **backbone: Any,
+    strides: tuple[int, ...] | None = None,
+    **arguments: str,
 ) -> Callable[[State], dict[str, Any]]:
     """A function from weights to the config of a ResNet with a plugin.
 
     Whether the weights fit that config is not looked at here.
 
     Args:
-        plugin: The config of the plugin.
-        arguments: Its further arguments, those of `READ`, each with the name
-            that the tensor that tells it has in a block. It is a regular
-            expression in which a dot is a dot.
+        plugin: The type of the plugin.
+        fixed: Arguments of the plugin.
         position: Where it sits. None is behind the last norm of a block,
             before the addition.
         blocks: The blocks of a stage that have it; None is all.
         stages: The stages that must have it. Others may.
-        backbone: Further arguments of the backbone.
+        strides: Those of the stages, where they are not the usual ones.
+        arguments: Arguments of the plugin that are in `READ`, each with the
+            name of the tensor that tells it. The name is that in a block, a
+            regular expression in which a dot is a dot.
     """
     # In a block of a stage, or behind the stage.
     place = r'(.*\.)?(layer|bam)(?P<stage>\d)(\.\d+)?\.'
@@ -154,7 +157,8 @@ def resnet_with(
                 for stage, other in enumerate(found, 1)
             )
             entry: dict[str, Any] = dict(
-                cfg=plugin | cfg, position=position or last
+                cfg=dict(type=plugin, **fixed, **cfg),
+                position=position or last,
             )
             if not all(where):
                 entry['stages'] = where
@@ -169,7 +173,7 @@ def resnet_with(
             type='mmdet.ResNet' if stock else 'mmdet_attn.AttentionResNet',
             depth=depth,
             plugins=plugins,
-            **backbone,
+            **(dict(strides=strides) if strides else {}),
         )
 
     return backbone_cfg

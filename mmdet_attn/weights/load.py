@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import mmengine
+import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
@@ -23,9 +24,6 @@ from torch import Tensor
 
 from mmdet_attn.errors import InputError
 
-# mmengine tries its patterns in reverse order. This one comes first and fits
-# every address.
-EVERY_ADDRESS = '~*'
 # mmengine imports torchvision for newer models only.
 TORCHVISION = Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json'
 
@@ -47,9 +45,9 @@ def register(trust: bool) -> None:
     """
     global _trust
     _trust = trust
-    CheckpointLoader.register_scheme(
-        EVERY_ADDRESS, load_from_checked, force=True
-    )
+    # mmengine tries patterns in reverse order: this one, which fits every
+    # address, comes first.
+    CheckpointLoader.register_scheme('~*', load_from_checked, force=True)
 
 
 def read_ahead(address: str, trust: bool) -> dict:
@@ -170,15 +168,16 @@ def backbone_part(
 
 def _mmengine_globals() -> list:
     """What mmengine stores beside tensors: its log buffers, in numpy."""
-    import numpy as np
-
     core = np._core if hasattr(np, '_core') else np.core
-    dtypes = {type(np.dtype(kind)) for kind in np.sctypeDict.values()}
-    array = [core.multiarray._reconstruct, core.multiarray.scalar]
-    # A log buffer names its statistics by getattr, which could fetch
-    # anything; what stands in for it fetches nothing else.
-    getattr_ = (_statistic, 'builtins.getattr')
-    return [HistoryBuffer, getattr_, np.ndarray, np.dtype, *array, *dtypes]
+    array = core.multiarray
+    return [
+        HistoryBuffer,
+        # A log buffer names its statistics by getattr, which could fetch
+        # anything; what stands in for it fetches nothing else.
+        (_statistic, 'builtins.getattr'),
+        *(np.ndarray, np.dtype, array._reconstruct, array.scalar),
+        *{type(np.dtype(kind)) for kind in np.sctypeDict.values()},
+    ]
 
 
 def _statistic(owner: type, name: str):

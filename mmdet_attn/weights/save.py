@@ -99,8 +99,9 @@ def for_publication(checkpoint: dict) -> dict:
     kept['dataset_meta'] = {
         key: dataset[key] for key in ('classes', 'palette') if key in dataset
     }
+    kept['versions'] = versions()
     weights = {
         key: value.detach().cpu().clone()
         for key, value in checkpoint['state_dict'].items()
     }
-    return {'state_dict': weights, 'meta': {**kept, 'versions': versions()}}
+    return {'state_dict': weights, 'meta': kept}

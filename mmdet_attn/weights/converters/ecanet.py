@@ -32,10 +32,7 @@ MOBILENET = mobilenet(
         '4.conv': 'eca.conv',
     },
 )
-eca_resnet = resnet_with(
-    dict(type='mmdet_attn.ECA'),
-    dict(kernel_size='eca.conv.weight'),
-)
+eca_resnet = resnet_with('mmdet_attn.ECA', kernel_size='eca.conv.weight')
 
 
 def _mobile(state: State) -> bool:

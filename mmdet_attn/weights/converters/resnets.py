@@ -44,10 +44,7 @@ MMPRETRAIN = Source(
         'backbone.',
     )
     | {'head.fc': None},
-    resnet_with(
-        dict(type='mmdet_attn.SE'),
-        dict(reduction='se_layer.conv1.conv.weight'),
-    ),
+    resnet_with('mmdet_attn.SE', reduction='se_layer.conv1.conv.weight'),
     reshape=se_as_linear,
 )
 
@@ -63,10 +60,7 @@ CBAM = Source(
             'cbam.SpatialGate.spatial.bn': 'cbam.spatial.norm',
         }
     ),
-    resnet_with(
-        dict(type='mmdet_attn.CBAM'),
-        dict(reduction='cbam.ChannelGate.mlp.1.weight'),
-    ),
+    resnet_with('mmdet_attn.CBAM', reduction='cbam.ChannelGate.mlp.1.weight'),
 )
 
 # Layers of BAM under the official names and ours.
@@ -99,8 +93,8 @@ BAM = Source(
     'ImageNet ResNets with BAM of Jongchan/attention-module',
     bam_rules,
     resnet_with(
-        dict(type='mmdet_attn.BAM'),
-        dict(reduction='channel_att.gate_c.gate_c_fc_0.weight'),
+        'mmdet_attn.BAM',
+        reduction='channel_att.gate_c.gate_c_fc_0.weight',
         position='after_block',
         blocks=(-1,),
         stages=(1, 2, 3),
@@ -131,10 +125,8 @@ TRIPLET = Source(
         }
     ),
     resnet_with(
-        dict(type='mmdet_attn.TripletAttention'),
-        dict(
-            kernel_size='triplet_attention.(SpatialGate.spatial|hw.conv).conv.weight'
-        ),
+        'mmdet_attn.TripletAttention',
+        kernel_size=r'\w+.(SpatialGate.spatial|hw.conv).conv.weight',
     ),
 )
 
@@ -153,8 +145,8 @@ GSOP = Source(
         }
     ),
     resnet_with(
-        dict(type='mmdet_attn.GSoP'),
-        dict(att_dim='conv_for_DR.weight'),
+        'mmdet_attn.GSoP',
+        att_dim='conv_for_DR.weight',
         blocks=(-1,),
         stages=(),
         strides=(1, 2, 2, 1),  # their last stage keeps the map's size
@@ -226,11 +218,9 @@ FCANET = Source(
     'ImageNet FcaNets of cfzd/FcaNet',
     fcanet_rules,
     resnet_with(
-        dict(type='mmdet_attn.FCA'),
-        dict(
-            dct_size='att.dct_layer.weight',
-            reduction='att.fc.0.weight',
-        ),
+        'mmdet_attn.FCA',
+        dct_size='att.dct_layer.weight',
+        reduction='att.fc.0.weight',
     ),
 )
 
@@ -241,12 +231,11 @@ def gcnet_cfg(state: State) -> dict[str, Any]:
 
     depth_of(state, bottleneck=True)
     gc = dict(
-        type='mmdet_attn.GC',
         pooling='att' if has('conv_mask') else 'avg',
         fusion=tuple(k for k in ('mul', 'add') if has(f'channel_{k}_conv')),
     )
     layer = 'context_block.channel_(add|mul)_conv.0.weight'
-    return resnet_with(gc, dict(reduction=layer), stages=())(state)
+    return resnet_with('mmdet_attn.GC', gc, stages=(), reduction=layer)(state)
 
 
 GCNET = Source(

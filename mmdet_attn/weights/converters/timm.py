@@ -18,18 +18,12 @@ from mmdet_attn.weights.converters.source import (
     se_as_linear,
 )
 from mmdet_attn.weights.infer_backbone import (
-    READ,
     State,
     resnet_with,
 )
 
-eca_resnet = resnet_with(
-    dict(type='mmdet_attn.ECA'), dict(kernel_size='se.conv.weight')
-)
-se_resnet = resnet_with(
-    dict(type='mmdet_attn.SE'),
-    dict(reduction='se(_module)?.fc1.weight'),
-)
+eca_resnet = resnet_with('mmdet_attn.ECA', kernel_size='se.conv.weight')
+se_resnet = resnet_with('mmdet_attn.SE', reduction='se(_module)?.fc1.weight')
 
 
 def _deep(state: State) -> bool:
