@@ -1,6 +1,7 @@
 """Find out from tensors which ResNet they belong to."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -40,12 +41,9 @@ class Kind(NamedTuple):
         return DEPTHS.get((self.bottleneck, self.blocks))
 
     def __str__(self) -> str:
-        blocks = ', '.join(map(str, self.blocks))
-        name = (
-            f'ResNet-{self.depth}'
-            if self.depth
-            else f'network of {blocks} blocks'
-        )
+        name = f'network of {", ".join(map(str, self.blocks))} blocks'
+        if self.depth:
+            name = f'ResNet-{self.depth}'
         return name + (' with a deep stem' if self.deep_stem else '')
 
 
@@ -56,22 +54,22 @@ def kind_of(state: State) -> Kind | None:
         state: Weights of a backbone or of a network that has one.
     """
     places = {
-        (int(place[1]), int(place[2]))
+        place.groups()
         for key in state
         if (place := re.search(r'\blayer(\d+)\.(\d+)\.conv\d', key))
     }
     if not places:
         return None
-    stages = sorted({stage for stage, _ in places})
+
+    def has(pattern: str) -> bool:
+        return any(re.match(rf'(backbone\.)?{pattern}', key) for key in state)
+
+    count = Counter(int(stage) for stage, _ in places)
     return Kind(
-        tuple(sum(at == stage for at, _ in places) for stage in stages),
-        _has(state, r'layer1\.0\.conv3\.'),
-        _has(state, r'(stem|conv1)\.0\.weight$'),
+        tuple(count[stage] for stage in sorted(count)),
+        bottleneck=has(r'layer1\.0\.conv3\.'),
+        deep_stem=has(r'(stem|conv1)\.0\.weight$'),
     )
-
-
-def _has(state: State, pattern: str) -> bool:
-    return any(re.match(rf'(backbone\.)?{pattern}', key) for key in state)
 
 
 def depth_of(state: State, bottleneck: bool = False) -> int:

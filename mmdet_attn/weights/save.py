@@ -75,8 +75,9 @@ def versions() -> dict[str, str]:
         for package in ('mmengine', 'mmcv', 'mmdet')
         if package in names
     }
-    own = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch.__version__}
-    return {name: str(value) for name, value in (own | stack).items()}
+    torch_version = str(torch.__version__)  # of a class of torch's
+    own = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch_version}
+    return own | stack
 
 
 def for_publication(checkpoint: dict) -> dict:

@@ -35,31 +35,27 @@ MOBILENET = mobilenet(
 eca_resnet = resnet_with('mmdet_attn.ECA', kernel_size='eca.conv.weight')
 
 
-def _mobile(state: State) -> bool:
-    return any(key.startswith('features.') for key in state)
-
-
 def _backbone_cfg(state: State) -> dict[str, Any]:
-    if not _mobile(state):
+    if not any(key.startswith('features.') for key in state):
         return eca_resnet(state)
-    # Whether these weights fit is not looked at here.
-    kernel_size: dict[bool, int] = {}
+    # Whether the weights fit is not looked at here.
     names = new_names(state, MOBILENET)
-    ours = {names[key]: value for key, value in state.items()}
+    ours = {names[key] or '': value for key, value in state.items()}
+    sizes: dict[bool, int] = {}
     for key, value in ours.items():
-        if key and key.endswith('.eca.conv.weight'):
+        if key.endswith('.eca.conv.weight'):
             out = len(ours.get(key.replace('eca', 'linear_conv'), ()))
-            kernel_size[out < 96] = READ['kernel_size'](value)
+            sizes[out < 96] = READ['kernel_size'](value)
     return dict(
         type='mmdet_attn.AttentionMobileNetV2',
-        plugin=dict(type='mmdet_attn.ECA', kernel_size=kernel_size.get(False)),
-        narrow=dict(kernel_size=kernel_size.get(True)),
+        plugin=dict(type='mmdet_attn.ECA', kernel_size=sizes.get(False)),
+        narrow=dict(kernel_size=sizes.get(True)),
     )
 
 
 ECANET = Source(
     'ecanet',
     'ImageNet weights of BangguWu/ECANet: ResNet-18 to -152, MobileNetV2',
-    lambda state: MOBILENET if _mobile(state) else RESNET,
+    RESNET | MOBILENET,
     _backbone_cfg,
 )

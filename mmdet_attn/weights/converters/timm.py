@@ -26,17 +26,14 @@ eca_resnet = resnet_with('mmdet_attn.ECA', kernel_size='se.conv.weight')
 se_resnet = resnet_with('mmdet_attn.SE', reduction='se(_module)?.fc1.weight')
 
 
-def _deep(state: State) -> bool:
-    return 'conv1.0.weight' in state
-
-
 def _rules(state: State) -> Rules:
+    deep = 'conv1.0.weight' in state
     return {
         # The d variants pool first, which moves the shortcut's two by one.
         f'(conv1|{BLOCK}.((conv|bn)[123]|downsample.[012]))': r'\1',
         # Their stem has three convolutions.
         r'conv1.(\d)': r'stem.\1',
-        'bn1': 'stem.7' if _deep(state) else 'bn1',
+        'bn1': 'stem.7' if deep else 'bn1',
         'layer0.(conv1|bn1)': r'\1',
         'last_linear': None,
         **CLASSIFIER,
@@ -57,7 +54,7 @@ def _backbone_cfg(state: State) -> dict[str, Any]:
             )
         return cfg | dict(style='caffe')
     averages = any('.downsample.2.' in key for key in state)
-    if not _deep(state):
+    if 'conv1.0.weight' not in state:
         return cfg | (dict(avg_down=True) if averages else {})
     if averages and depth >= 50:
         return cfg | dict(type='mmdet.ResNetV1d')
