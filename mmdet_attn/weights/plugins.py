@@ -21,7 +21,7 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
             if re.fullmatch(r'after_conv\d_plugin_names', attribute):
                 names.update(start + name for name in value)
         # Our own blocks have more positions than stock ones.
-        more = getattr(module, 'inserted_names', [])
+        more = getattr(module, 'inserted_names', ())
         names.update(start + name for name in more)
         inside = any(path.startswith(f'{plugin}.') for plugin in found)
         ours = isinstance(module, (Attention, PSAConv2d))
