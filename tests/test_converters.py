@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from mmdet_attn import __version__
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
-from mmdet_attn.weights.converters.rename import renamed
+from mmdet_attn.weights.converters.source import new_names
 from mmdet_attn.weights.converters.target import (
     check_fit,
     target_cfg,
@@ -265,14 +265,14 @@ CASES = {
 
 
 def test_exactly_one_rule_fits_a_key():
-    state = {'conv1.weight': torch.zeros(1)}
-    assert list(renamed(state, {r'conv1\.weight': 'stem.weight'})) == [
-        'stem.weight'
-    ]
-    both = {r'conv1\.weight': 'stem.weight', r'conv\d\.weight': None}
-    for rules in (both, {}):
-        with pytest.raises(InputError, match=r'conv1\.weight'):
-            renamed(state, rules)
+    keys = ['conv1.weight']
+    assert new_names(keys, {'conv1': 'stem'}) == {keys[0]: 'stem.weight'}
+    both = {'conv1': 'stem', r'conv\d': None}
+    for rules in (both, {'conv': 'stem'}, {}):
+        with pytest.raises(InputError, match=r'conv\*\.weight'):
+            new_names(keys, rules)
+    with pytest.raises(InputError, match='a_conv'):  # a dot is a dot
+        new_names(['a_conv1.weight'], {'a.conv1': 'stem'})
 
 
 def test_every_source_has_a_case():
@@ -340,27 +340,38 @@ def test_broken_checkpoints_are_refused(case):
         module.convert(strange)
     with pytest.raises(InputError, match=f'{source}: no weights'):
         module.convert({})
-    block = r'(backbone\.)?layer2\.1\.|features\.5\.'
-    with pytest.raises(InputError, match=r'3, 3, 6, 3|2, 1, 2|3, 3, 23|no fe'):
-        module.backbone_cfg(without(state, block))
+    cut = without(state, r'(backbone\.)?layer2\.1\.|features\.5\.')
+    with pytest.raises(
+        InputError, match=r'3, 3, 6, 3|2, 1, 2|3, 3, 23|not in the check'
+    ):
+        check_fit(module.backbone_cfg(cut), module.convert(cut))
 
 
 @pytest.mark.parametrize(
     ('case', 'lost', 'message'),
     [
-        ('ecanet 18', r'.*eca', r'no eca.* in stage 1, 2, 3, 4'),
-        ('ecanet 18', r'layer2.*eca', r'no eca.* in stage 2'),
-        ('bam', 'bam2', 'bam: no channel_att.* in stage 2'),
-        ('gcnet', '.*context_block', 'no context_block.* in stage 1, 2, 3, 4'),
+        ('ecanet 18', r'.*eca', r'no eca\.conv'),
+        ('ecanet 18', r'layer2.*eca', r'2 in the config, not in the check'),
+        ('ecanet 18', r'layer2\.1.*eca', r'1 in the config, not in the'),
+        ('ecanet mobilenet', r'.*conv\.4\.conv', 'without the plugin eca'),
+        ('ecanet mobilenet', r'.*5\.conv\.4\.conv', '2 in the config, not'),
+        (
+            'bam',
+            'bam2',
+            r'(?s)28 in the config, not in .*without the plugin ba',
+        ),
+        ('gcnet', '.*context_block', 'no context_block'),
+        ('gcnet', '.*2.1.context_block', '8 in the config, not in the'),
         ('epsanet', '.*conv_3', 'no layer1.0.conv2.conv_3'),
         ('coordatt', r'.*conv\.6\.', 'no features.17.conv.6.conv1.weight'),
-        ('timm seresnet 18', r'.*\.se\.', 'no se.* in stage 1, 2, 3, 4'),
+        ('timm seresnet 18', r'.*\.se\.', r'no se.*fc1\.weight'),
     ],
 )
 def test_missing_modules_are_refused(case, lost, message):
     source, keys, _, _, _ = CASES[case]
+    module, state = SOURCES[source], without(fill(keys), lost)
     with pytest.raises(InputError, match=message):
-        SOURCES[source].backbone_cfg(without(fill(keys), lost))
+        check_fit(module.backbone_cfg(state), module.convert(state))
 
 
 def test_what_no_host_takes_is_refused():
@@ -370,8 +381,11 @@ def test_what_no_host_takes_is_refused():
         SOURCES['ecanet'].backbone_cfg(sizes)
     sizes = fill(CASES['ecanet mobilenet'][1])
     sizes['features.12.conv.4.conv.weight'] = torch.zeros(1, 1, 1)
-    with pytest.raises(InputError, match=r'\[1\] in blocks of .* \[1, 3\]'):
-        SOURCES['ecanet'].backbone_cfg(sizes)
+    with pytest.raises(InputError, match='another ECA kernel_size: stage 5'):
+        check_fit(
+            SOURCES['ecanet'].backbone_cfg(sizes),
+            SOURCES['ecanet'].convert(sizes),
+        )
     frequencies = fill(CASES['fcanet'][1])
     key = 'layer2.0.att.dct_layer.weight'
     frequencies[key] = frequencies[key].transpose(1, 2)
@@ -379,8 +393,11 @@ def test_what_no_host_takes_is_refused():
         SOURCES['fcanet'].convert(frequencies)
     tiered = fill(CASES['timm ecaresnet d'][1])
     tiered['conv1.0.weight'] = torch.zeros(24, 3, 3, 3)
-    with pytest.raises(InputError, match=r'stem of \[24, 32, 64\]'):
-        SOURCES['timm'].backbone_cfg(tiered)
+    with pytest.raises(InputError, match='its stem has another width'):
+        check_fit(
+            SOURCES['timm'].backbone_cfg(tiered),
+            SOURCES['timm'].convert(tiered),
+        )
     legacy = fill(resnet(18, MODULE_SE, stem='layer0.'))
     with pytest.raises(InputError, match='legacy_seresnet18, which has one'):
         SOURCES['timm'].backbone_cfg(legacy)

@@ -14,7 +14,6 @@ from mmdet_attn.cli import add_trust_checkpoint, require_stack
 from mmdet_attn.config_files import find_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters import SOURCES
-from mmdet_attn.weights.converters.moves import moves
 from mmdet_attn.weights.load import read_checkpoint, state_dict_of
 from mmdet_attn.weights.save import check_target, sha256, write_checkpoint
 
@@ -57,12 +56,12 @@ def check_paths(args):
         find_config(args.config)
 
 
-def show(state, converted):
+def show(source, state):
     table = Table(title='What went where')
     for head in ('official', 'here'):
         table.add_column(head, overflow='fold')
     table.add_column('tensors', justify='right')
-    for old, new, number in moves(state, converted):
+    for old, new, number in source.moves(state):
         table.add_row(old, new, str(number))
     Console().print(table)
 
@@ -94,7 +93,7 @@ def main(args):
     if not state:
         raise InputError(f'{args.input} holds no weights.')
     converted = source.convert(state)
-    show(state, converted)
+    show(source, state)
     if args.config:
         cfg = target_cfg(args.config, converted)
     else:

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,13 +26,14 @@ class Fit:
     """Weights against a network.
 
     Args:
-        network: The network, not changed.
+        network: The network.
         state: The weights, under the names of the network.
         optional: Plugins of these statuses may be missing.
         part: Whether the weights may be of more than the network, such as its
             classifier or other parts of a detector.
-        loaded: What `load_state_dict` of the network returned, if it was
-            called: a module may rename weights while it loads them.
+        load: Whether to load what fits. A module may rename weights while it
+            loads them; only then is that seen.
+        trained_with: The module that the weights were trained with.
 
     Attributes:
         status: For each plugin `'loaded'`, `'identity'`, `'fresh'` or
@@ -50,34 +50,41 @@ class Fit:
         state: Mapping[str, Tensor],
         optional: Collection[str] = (),
         part: bool = False,
-        loaded: Any = None,
+        load: bool = False,
+        trained_with: str | None = None,
     ) -> None:
         self.state = state
+        self.trained_with = trained_with
         self.own = network.state_dict()
-        self.tops = {key.split('.')[0] for key in self.own}
         self.modules = dict(network.named_modules())
         self.plugins = plugins_of(network)
         self.status = {
             path: self._status(path, plugin)
             for path, plugin in self.plugins.items()
         }
-        self.shapes = other_shapes(self.own, state)
-        if loaded is not None:
-            missing, unexpected = loaded.missing_keys, loaded.unexpected_keys
-        else:
-            missing = [
-                key
-                for key in self.own
-                # A gate that loads its weights sets its alpha itself.
-                if key not in state and not key.endswith('.alpha')
-            ]
-            unexpected = [key for key in state if key not in self.own]
+        self.shapes = {
+            key: (tuple(state[key].shape), tuple(value.shape))
+            for key, value in self.own.items()
+            if key in state and state[key].shape != value.shape
+        }
+        # A gate that loads its weights sets its alpha itself.
+        missing = [
+            key
+            for key in self.own
+            if key not in state and not key.endswith('.alpha')
+        ]
+        unexpected = [key for key in state if key not in self.own]
+        if load:
+            missing, unexpected = network.load_state_dict(
+                {k: v for k, v in state.items() if k not in self.shapes},
+                strict=False,
+            )
         self.missing = [
             key
             for key in missing
             if key not in self.shapes
             and not key.endswith(COUNTER)
-            and self._status_of(key) not in optional
+            and self.status.get(self._plugin(key)) not in optional
         ]
         self.unexpected = [
             key for key in unexpected if not (part and self._elsewhere(key))
@@ -89,33 +96,28 @@ class Fit:
         Args:
             way_out: The last line.
         """
+        for path, plugin in self.plugins.items():
+            if (
+                self.status[path] == 'identity'
+                and isinstance(plugin, Gate)
+                and plugin._abbr_ == self.trained_with
+            ):  # without weights it cannot notice that it was trained
+                return (
+                    f'The checkpoint was trained with {self.trained_with}, '
+                    f'and {path} would stay at identity: set '
+                    'identity_init=False in its cfg.'
+                )
         if not (self.missing or self.unexpected or self.shapes):
             return None
         lines = [
             'The checkpoint does not fit the config.',
-            *_listing('in the config, not in the checkpoint', self.missing),
-            *_listing('in the checkpoint, not in the config', self.unexpected),
-            *_listing('of other shapes', self.shapes, self._both_shapes),
+            *listing('in the config, not in the checkpoint', self.missing),
+            *listing('in the checkpoint, not in the config', self.unexpected),
+            *listing('of other shapes', self.shapes, self._both_shapes),
             'Likely causes:',
             *(f'  - {cause}' for cause in self._causes()),
         ]
         return '\n'.join([*lines, way_out] if way_out else lines)
-
-    def switched_off(self, trained_with: str | None) -> list[str]:
-        """Gates that would stay at identity although they were trained.
-
-        A gate without weights cannot notice that a checkpoint has it.
-
-        Args:
-            trained_with: The module that the weights were trained with.
-        """
-        return [
-            path
-            for path, plugin in self.plugins.items()
-            if isinstance(plugin, Gate)
-            and plugin._abbr_ == trained_with
-            and self.status[path] == 'identity'
-        ]
 
     def _status(self, path: str, plugin: nn.Module) -> str:
         if any(f'{path}.{key}' in self.state for key in plugin.state_dict()):
@@ -124,26 +126,19 @@ class Fit:
             return 'identity'
         return 'fresh' if plugin.state_dict() else 'no weights'
 
-    def _plugin(self, key: str) -> str | None:
-        """The plugin that a key belongs to."""
-        return next((p for p in self.plugins if key.startswith(f'{p}.')), None)
-
-    def _status_of(self, key: str) -> str | None:
-        return self.status.get(self._plugin(key) or '')
-
     def _has(self, path: str) -> bool:
         """Whether there are weights of a module."""
         return any(key.startswith(f'{path}.') for key in self.state)
 
-    def _lacks(self, block: str, child: str) -> bool:
-        """Whether the network has a block, without this child."""
-        return block in self.modules and f'{block}.{child}' not in self.modules
+    def _plugin(self, key: str) -> str:
+        """The plugin that a key belongs to, or nothing."""
+        return next((p for p in self.plugins if key.startswith(f'{p}.')), '')
 
     def _elsewhere(self, key: str) -> bool:
         """Whether a key belongs to something outside the network."""
         return bool(
             CLASSIFIER.match(key)
-            or key.split('.')[0] not in self.tops
+            or key.split('.')[0] not in {k.split('.')[0] for k in self.own}
             # A convolution whose place a fresh plugin has taken.
             or self.status.get(key.removesuffix('.weight')) == 'fresh'
         )
@@ -154,38 +149,38 @@ class Fit:
 
     def _causes(self) -> list[str]:
         """The likely causes, with the way out of each."""
-        lost, cut, extra, foreign = (set[str]() for _ in range(4))
-        for key in self.missing:
-            plugin = self._plugin(key)
-            if plugin and self.status[plugin] == 'loaded':
-                cut.add(_leaf(plugin))
-            elif plugin and self._has(plugin.rpartition('.')[0]):
-                lost.add(_leaf(plugin))
+        absent = set(map(self._plugin, self.missing)) - {''}
+        cut = {path for path in absent if self.status[path] == 'loaded'}
+        # Without the block around it another backbone is the cause.
+        lost = {
+            path for path in absent - cut if self._has(path.rpartition('.')[0])
+        }
+        foreign, extra, alpha = set[str](), set[str](), False
         for key in self.unexpected:
             plugin = self._plugin(key)
-            block = re.match(r'((?:.*\.)?layer\d+\.\d+)\.(\w+)\.', key)
-            if plugin and not key.endswith('.alpha'):
-                foreign.add(_leaf(plugin))
-            elif block and self._lacks(block[1], block[2]):
-                extra.add(block[2])
-        alpha = any(
-            key.endswith('.alpha') and self._plugin(key)
-            for key in self.unexpected
-        )
+            child = re.match(r'((?:.*\.)?layer\d+\.\d+)\.\w+', key)
+            if plugin and key.endswith('.alpha'):
+                alpha = True
+            elif plugin:
+                foreign.add(plugin)
+            elif child and child[1] in self.modules:
+                extra |= {child[0]} - self.modules.keys()
         sizes, others, classes, stem = {}, set[str](), False, False
-        for key, (found, wanted) in self.shapes.items():
-            stage = re.search(r'\blayer(\d+)\..*\beca\.conv\.weight$', key)
-            if stage:
-                sizes[int(stage[1])] = (
+        for key, (found, wanted) in sorted(self.shapes.items()):
+            if stage := re.search(
+                r'\blayer(\d+)\..*\beca\.conv\.weight$', key
+            ):
+                sizes[stage[1]] = (
                     f'stage {stage[1]} has {found[-1]}, the config '
                     f'{wanted[-1]}'
                 )
-            elif plugin := self._plugin(key):
-                others.add(_leaf(plugin))
+            else:
+                others |= {self._plugin(key)} - {''}
             stem |= bool(re.match(r'(backbone\.)?(conv1|stem)\b', key))
             classes |= bool(CLASSES.search(key)) and found[:1] != wanted[:1]
-        tops = {key.split('.')[0] for key in self.unexpected}
-        parts = tops - self.modules.keys()
+        parts = {
+            k.split('.')[0] for k in self.unexpected
+        } - self.modules.keys()
         causes = {
             self._other_backbone(): True,
             'another backbone: its stem has another width': stem,
@@ -201,8 +196,7 @@ class Fit:
             'tools/model_converters/convert_checkpoint.py': foreign,
             'trained with identity_init=True: set it in the cfg': alpha,
             'another ECA kernel_size: '
-            f'{"; ".join(sizes[n] for n in sorted(sizes))}: set it per '
-            'stage': sizes,
+            f'{"; ".join(sizes.values())}: set it per stage': sizes,
             f'other arguments of the plugin {_names(others)}: give its cfg '
             'the same': others,
             'another number of classes: give the same --data-root as in '
@@ -239,31 +233,13 @@ class Fit:
         return ''
 
 
-def _leaf(path: str) -> str:
-    return path.split('.')[-1]
-
-
-def _names(names: Iterable[str]) -> str:
-    return ', '.join(sorted(names))
-
-
-def other_shapes(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The keys of two state dicts whose shapes differ, and both shapes."""
-    return {
-        key: (tuple(state[key].shape), tuple(own[key].shape))
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    }
-
-
 def load_strictly(
     model: nn.Module,
-    state: dict[str, Tensor],
+    state: Mapping[str, Tensor],
     way_out: str = NON_STRICT,
     optional: Collection[str] = (),
-) -> Fit:
+    trained_with: str | None = None,
+) -> None:
     """Load weights into a model; refuse, with the reasons, what differs.
 
     Args:
@@ -271,20 +247,22 @@ def load_strictly(
         state: The weights.
         way_out: The last line of the message.
         optional: As of `Fit`.
+        trained_with: As of `Fit`.
 
     Raises:
         InputError: Keys are missing or unexpected, or shapes differ.
     """
-    shapes = other_shapes(model.state_dict(), state)
-    rest = {key: value for key, value in state.items() if key not in shapes}
-    loaded = model.load_state_dict(rest, strict=False)
-    fit = Fit(model, state, optional, loaded=loaded)
+    fit = Fit(model, state, optional, load=True, trained_with=trained_with)
     if problem := fit.problem(way_out):
         raise InputError(problem)
-    return fit
 
 
-def _listing(
+def _names(paths: Iterable[str]) -> str:
+    """The last parts of dotted names."""
+    return ', '.join(sorted({path.split('.')[-1] for path in paths}))
+
+
+def listing(
     title: str, keys: Collection[str], note: Callable = lambda key: ''
 ) -> list[str]:
     """Keys grouped by module, with blocks and stages folded into one line."""

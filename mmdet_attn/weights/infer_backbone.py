@@ -1,7 +1,9 @@
 """Find out from tensors which ResNet they belong to."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -9,10 +11,14 @@ from torch import Tensor
 from mmdet_attn.errors import InputError
 
 State = Mapping[str, Tensor]
-# The name of a tensor in its block, a regular expression, and what the tensor
-# tells.
-Reading = tuple[str, Callable[[Tensor], Any]]
-
+# What a tensor tells of an argument of a plugin.
+READ: dict[str, Callable[[Tensor], int]] = {
+    'att_dim': len,
+    'dct_size': lambda value: value.shape[-1],
+    'kernel_size': lambda value: value.shape[-1],
+    # Of a layer from C to h channels.
+    'reduction': lambda value: value.shape[1] // value.shape[0],
+}
 # By whether blocks have three convolutions, and by the blocks of each stage.
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
@@ -35,12 +41,9 @@ class Kind(NamedTuple):
         return DEPTHS.get((self.bottleneck, self.blocks))
 
     def __str__(self) -> str:
-        blocks = ', '.join(map(str, self.blocks))
-        name = (
-            f'ResNet-{self.depth}'
-            if self.depth
-            else f'network of {blocks} blocks'
-        )
+        name = f'network of {", ".join(map(str, self.blocks))} blocks'
+        if self.depth:
+            name = f'ResNet-{self.depth}'
         return name + (' with a deep stem' if self.deep_stem else '')
 
 
@@ -51,161 +54,116 @@ def kind_of(state: State) -> Kind | None:
         state: Weights of a backbone or of a network that has one.
     """
     places = {
-        (int(place[1]), int(place[2]))
+        place.groups()
         for key in state
         if (place := re.search(r'\blayer(\d+)\.(\d+)\.conv\d', key))
     }
     if not places:
         return None
-    stages = sorted({stage for stage, _ in places})
+
+    def has(pattern: str) -> bool:
+        return any(re.match(rf'(backbone\.)?{pattern}', key) for key in state)
+
+    count = Counter(int(stage) for stage, _ in places)
     return Kind(
-        tuple(sum(at == stage for at, _ in places) for stage in stages),
-        _has(state, r'layer1\.0\.conv3\.'),
-        _has(state, r'(stem|conv1)\.0\.weight$'),
+        tuple(count[stage] for stage in sorted(count)),
+        bottleneck=has(r'layer1\.0\.conv3\.'),
+        deep_stem=has(r'(stem|conv1)\.0\.weight$'),
     )
 
 
-def _has(state: State, pattern: str) -> bool:
-    return any(re.match(rf'(backbone\.)?{pattern}', key) for key in state)
-
-
-def depth_of(state: State) -> int:
+def depth_of(state: State, bottleneck: bool = False) -> int:
     """The depth of a ResNet.
 
-    Raises:
-        InputError: Its blocks are those of no ResNet.
-    """
-    kind = kind_of(state) or Kind((), False, False)
-    if kind.depth:
-        return kind.depth
-    known = '; '.join(
-        f'{", ".join(map(str, blocks))} ({depth})'
-        for (bottleneck, blocks), depth in DEPTHS.items()
-        if bottleneck == kind.bottleneck
-    )
-    raise InputError(
-        f'blocks of {2 + kind.bottleneck} convolutions in stages of '
-        f'{", ".join(map(str, kind.blocks)) or "none"}, where a ResNet has '
-        f'{known}: the file is incomplete, or another network.'
-    )
-
-
-def bottleneck_depth_of(state: State) -> int:
-    """The depth of a ResNet-50 or a deeper one.
-
-    Raises:
-        InputError: It is not so deep.
-    """
-    depth = depth_of(state)
-    if depth < 50:
-        raise InputError(
-            f'a ResNet-{depth}; MMDetection has this network as ResNet-50 '
-            'and deeper only.'
-        )
-    return depth
-
-
-def last_dim(value: Tensor) -> int:
-    """The size of a kernel or map."""
-    return value.shape[-1]
-
-
-def reduction(value: Tensor) -> int:
-    """C / h of a layer from C to h channels."""
-    return value.shape[1] // value.shape[0]
-
-
-def require(state: State, key: str) -> Tensor:
-    """A tensor without which the others cannot be understood."""
-    if key not in state:
-        raise InputError(
-            f'no {key}: the file is incomplete, or another network.'
-        )
-    return state[key]
-
-
-def stage_values(
-    state: State, reading: Reading, needed: Sequence[int] = (1, 2, 3, 4)
-) -> list:
-    """What one tensor of a plugin tells in each of the four stages.
-
     Args:
-        state: Tensors under their official names.
-        reading: The tensor, and what it tells.
-        needed: The stages that must have it, of which there is one at least.
-
-    Returns:
-        Four values, None for a stage without the tensor.
+        state: Weights of a backbone or of a network that has one.
+        bottleneck: Whether it must be a ResNet-50 or a deeper one.
 
     Raises:
-        InputError: The tensor is missing, or differs inside a stage.
+        InputError: Its blocks are those of no such ResNet.
     """
-    suffix, read = reading
-    shown = suffix.replace('\\', '')
-    values: list[Any] = [None] * 4
-    for key, value in state.items():
-        place = re.fullmatch(rf'(?:.*\.)?layer(\d)\.\d+\.{suffix}', key)
-        if not place:
-            continue
-        stage, new = int(place[1]) - 1, read(value)
-        if values[stage] not in (None, new):
-            raise InputError(
-                f'{shown} says {values[stage]}, {new} in stage {stage + 1}: '
-                'a plugin takes one value in a stage.'
-            )
-        values[stage] = new
-    if not any(values):
-        needed = needed or (1, 2, 3, 4)
-    missing = [str(stage) for stage in needed if values[stage - 1] is None]
-    if missing:
+    kind = kind_of(state)
+    if not kind or not kind.depth:
         raise InputError(
-            f'no {shown} in stage {", ".join(missing)}: the file is '
+            f'a {kind or "network without blocks"}, which is none of '
+            f'ResNet-{", -".join(map(str, DEPTHS.values()))}: the file is '
             'incomplete, or another network.'
         )
-    return values
+    if bottleneck and not kind.bottleneck:
+        raise InputError(
+            f'a {kind}; MMDetection has this network as ResNet-50 and deeper '
+            'only.'
+        )
+    return kind.depth
 
 
 def resnet_with(
     plugin: str,
-    arguments: Mapping[str, Reading],
+    fixed: Mapping[str, Any] = MappingProxyType({}),
     position: str | None = None,
     blocks: tuple[int, ...] | None = None,
-    needed: Sequence[int] = (1, 2, 3, 4),
-    **backbone: Any,
+    stages: Collection[int] = (1, 2, 3, 4),
+    strides: tuple[int, ...] | None = None,
+    **arguments: str,
 ) -> Callable[[State], dict[str, Any]]:
     """A function from weights to the config of a ResNet with a plugin.
 
+    Whether the weights fit that config is not looked at here.
+
     Args:
         plugin: The type of the plugin.
-        arguments: Its arguments, each by the tensor that tells it.
+        fixed: Arguments of the plugin.
         position: Where it sits. None is behind the last norm of a block,
             before the addition.
         blocks: The blocks of a stage that have it; None is all.
-        needed: The stages that must have it.
-        backbone: Further arguments of the backbone.
+        stages: The stages that must have it. Others may.
+        strides: Those of the stages, where they are not the usual ones.
+        arguments: Arguments of the plugin that are in `READ`, each with the
+            name of the tensor that tells it. The name is that in a block, a
+            regular expression in which a dot is a dot.
     """
+    # In a block of a stage, or behind the stage.
+    place = r'(.*\.)?(layer|bam)(?P<stage>\d)(\.\d+)?\.'
 
     def backbone_cfg(state: State) -> dict[str, Any]:
         depth = depth_of(state)
-        by_stage = list(
-            zip(
-                *(stage_values(state, r, needed) for r in arguments.values()),
-                strict=True,
+        found: list[dict[str, Any]] = [{}, {}, {}, {}]
+        for argument, name in arguments.items():
+            pattern = re.compile(place + name.replace('.', r'\.'))
+            for key, value in state.items():
+                if not (match := pattern.fullmatch(key)):
+                    continue
+                cfg, new = (
+                    found[int(match['stage']) - 1],
+                    READ[argument](value),
+                )
+                if cfg.setdefault(argument, new) != new:
+                    raise InputError(
+                        f'{name} says {cfg[argument]}, {new} in stage '
+                        f'{match["stage"]}: a plugin takes one value in a '
+                        'stage.'
+                    )
+            if not any(found):
+                raise InputError(
+                    f'no {name}: the file is incomplete, or another network.'
+                )
+        last = 'after_conv3' if depth >= 50 else 'after_conv2'
+        plugins: list[dict[str, Any]] = []
+        for cfg in found:
+            where = tuple(
+                other == cfg and bool(cfg or stage in stages)
+                for stage, other in enumerate(found, 1)
             )
-        )
-        plugins = []
-        for values in dict.fromkeys(by_stage):
-            if None in values:
-                continue
-            cfg = dict(zip(arguments, values, strict=True))
-            last = 'after_conv3' if depth >= 50 else 'after_conv2'
             entry: dict[str, Any] = dict(
-                cfg=dict(type=plugin, **cfg), position=position or last
+                cfg=dict(type=plugin, **fixed, **cfg),
+                position=position or last,
             )
-            stages = tuple(other == values for other in by_stage)
-            if not all(stages):
-                entry['stages'] = stages
-            plugins.append(entry | (dict(blocks=blocks) if blocks else {}))
+            if not all(where):
+                entry['stages'] = where
+            if blocks:
+                entry['blocks'] = blocks
+            if any(where) and entry not in plugins:
+                plugins.append(entry)
         # MMDetection's own ResNet takes plugins from ResNet-50 on, inside
         # blocks, in all blocks of a stage.
         stock = depth >= 50 and position != 'after_block' and not blocks
@@ -213,7 +171,17 @@ def resnet_with(
             type='mmdet.ResNet' if stock else 'mmdet_attn.AttentionResNet',
             depth=depth,
             plugins=plugins,
-            **backbone,
+            **(dict(strides=strides) if strides else {}),
         )
 
     return backbone_cfg
+
+
+def resnet_with_conv2(state: State, **conv2: Any) -> dict[str, Any]:
+    """The config of a ResNet whose blocks have another second convolution."""
+    return dict(
+        type='mmdet.ResNet',
+        depth=depth_of(state, bottleneck=True),
+        dcn=conv2,
+        stage_with_dcn=(True, True, True, True),
+    )

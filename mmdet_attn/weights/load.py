@@ -1,24 +1,21 @@
 """Read checkpoints, without running code that they carry."""
 
-import io
 import os
 import pickle
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import mmengine
+import numpy as np
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import (
     CheckpointLoader,
     get_deprecated_model_names,
     get_external_models,
-    get_mmcls_models,
     get_torchvision_models,
 )
 from mmengine.runner.checkpoint import _get_mmengine_home
@@ -27,20 +24,6 @@ from torch import Tensor
 
 from mmdet_attn.errors import InputError
 
-# Every kind of address that mmengine reads from; '' is a local file.
-SCHEMES = (
-    '',
-    'http://',
-    'https://',
-    'torchvision://',
-    'modelzoo://',
-    'open-mmlab://',
-    'openmmlab://',
-    'mmcls://',
-    'pavi://',
-    r'(\S+\:)?s3://',
-    r'(\S+\:)?petrel://',
-)
 # mmengine imports torchvision for newer models only.
 TORCHVISION = Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json'
 
@@ -62,7 +45,9 @@ def register(trust: bool) -> None:
     """
     global _trust
     _trust = trust
-    CheckpointLoader.register_scheme(SCHEMES, load_from_checked, force=True)
+    # mmengine tries patterns in reverse order: this one, which fits every
+    # address, comes first.
+    CheckpointLoader.register_scheme('~*', load_from_checked, force=True)
 
 
 def read_ahead(address: str, trust: bool) -> dict:
@@ -116,13 +101,15 @@ def read_checkpoint(
     if trust is None:
         trust = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD') == '1'
     try:
-        source = _fetch(address)
+        file = _fetch(address)
     except (ImportError, RuntimeError) as error:
         raise InputError(f'{address} cannot be fetched: {error}') from None
     try:
-        with _mmengine_allowed():
+        allowed = torch.serialization.get_safe_globals()
+        ours = [name for name in _mmengine_globals() if name not in allowed]
+        with torch.serialization.safe_globals(ours):
             content = torch.load(
-                source, map_location=map_location, weights_only=not trust
+                file, map_location=map_location, weights_only=not trust
             )
     except Exception as error:  # a damaged file can fail in any way
         culprit = re.search(r'GLOBAL ([\w.]+)', str(error))
@@ -143,8 +130,6 @@ def read_checkpoint(
         raise InputError(
             f'{address} holds a {type(content).__name__}, not a checkpoint.'
         )
-    if address.startswith('mmcls://'):
-        content = {'state_dict': backbone_part(state_dict_of(content))}
     return content
 
 
@@ -183,15 +168,16 @@ def backbone_part(
 
 def _mmengine_globals() -> list:
     """What mmengine stores beside tensors: its log buffers, in numpy."""
-    import numpy as np
-
     core = np._core if hasattr(np, '_core') else np.core
-    dtypes = {type(np.dtype(kind)) for kind in np.sctypeDict.values()}
-    array = [core.multiarray._reconstruct, core.multiarray.scalar]
-    # A log buffer names its statistics by getattr, which could fetch
-    # anything; what stands in for it fetches nothing else.
-    getattr_ = (_statistic, 'builtins.getattr')
-    return [HistoryBuffer, getattr_, np.ndarray, np.dtype, *array, *dtypes]
+    array = core.multiarray
+    return [
+        HistoryBuffer,
+        # A log buffer names its statistics by getattr, which could fetch
+        # anything; what stands in for it fetches nothing else.
+        (_statistic, 'builtins.getattr'),
+        *(np.ndarray, np.dtype, array._reconstruct, array.scalar),
+        *{type(np.dtype(kind)) for kind in np.sctypeDict.values()},
+    ]
 
 
 def _statistic(owner: type, name: str):
@@ -200,36 +186,16 @@ def _statistic(owner: type, name: str):
     raise pickle.UnpicklingError(f'GLOBAL builtins.getattr: {owner}, {name}')
 
 
-@contextmanager
-def _mmengine_allowed() -> Iterator[None]:
-    """Allow for a moment what mmengine stores, and leave the rest as it is."""
-    before = torch.serialization.get_safe_globals()
-    ours = [name for name in _mmengine_globals() if name not in before]
-    with torch.serialization.safe_globals(ours):
-        yield
-
-
-def _fetch(address: str) -> str | Path | io.BytesIO:
-    """Where the bytes behind an address are; a URL is downloaded first."""
-    scheme, found, _ = address.partition('://')
+def _fetch(address: str) -> Path:
+    """The file behind an address; that of a URL is downloaded first."""
+    scheme, found, name = address.partition('://')
     if not found:
         file = Path(address).expanduser()
         if not file.is_file():
             raise InputError(f'{address}: no such checkpoint.')
         return file
-    if scheme.split(':')[-1] in ('s3', 'petrel'):
-        backend = dict(backend='petrel')
-        return io.BytesIO(mmengine.fileio.get(address, backend))
     if scheme in ('http', 'https'):
         return _download(address, address)
-    target = _in_model_zoo(address)
-    return _download(address, target) if '://' in target else _fetch(target)
-
-
-def _in_model_zoo(address: str) -> str:
-    """The URL, or the file, of a model that is known by name."""
-    scheme, _, name = address.partition('://')
-    models: dict[str, str] = {}
     if scheme in ('torchvision', 'modelzoo'):
         models = mmengine.load(TORCHVISION)
         if name not in models:
@@ -237,8 +203,6 @@ def _in_model_zoo(address: str) -> str:
     elif scheme in ('open-mmlab', 'openmmlab'):
         name = get_deprecated_model_names().get(name, name)
         models = get_external_models()
-    elif scheme == 'mmcls':
-        models = get_mmcls_models()
     else:
         raise InputError(
             f'{address}: {scheme}:// cannot be read safely; download the '
@@ -246,23 +210,22 @@ def _in_model_zoo(address: str) -> str:
         )
     if name not in models:
         raise InputError(f'{address}: {scheme}:// has no model {name!r}.')
-    target = models[name]
-    return target if '://' in target else f'{_get_mmengine_home()}/{target}'
+    if '://' in models[name]:
+        return _download(address, models[name])
+    return _fetch(f'{_get_mmengine_home()}/{models[name]}')
 
 
 def _download(address: str, url: str) -> Path:
     """The file of a URL in torch's cache, as torch.hub names it."""
     folder = Path(torch.hub.get_dir(), 'checkpoints')
     file = folder / Path(urlparse(url).path).name
-    rank, _ = get_dist_info()
     try:
-        if rank == 0 and not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file))
-        barrier()
-        if not file.exists():  # on another machine than the first process
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file))
+        # The first process, then those of machines that do not see its file.
+        for my_turn in (get_rank() == 0, True):
+            if my_turn and not file.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(url, str(file))
+            barrier()
     except OSError as error:
         raise InputError(
             f'{address} cannot be downloaded '

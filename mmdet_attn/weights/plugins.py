@@ -1,6 +1,7 @@
 """Which modules of a network are plugins, and how each of them starts."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -20,12 +21,9 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
             if re.fullmatch(r'after_conv\d_plugin_names', attribute):
                 names.update(start + name for name in value)
         # Our own blocks have more positions than stock ones.
-        more = getattr(module, 'inserted_names', [])
+        more = getattr(module, 'inserted_names', ())
         names.update(start + name for name in more)
-        parts = path.split('.')
-        inside = any(
-            '.'.join(parts[:i]) in found for i in range(1, len(parts))
-        )
+        inside = any(path.startswith(f'{plugin}.') for plugin in found)
         ours = isinstance(module, (Attention, PSAConv2d))
         if not inside and (ours or path in names):
             found[path] = module
@@ -40,22 +38,25 @@ def starts_as_identity(plugin: nn.Module) -> bool:
     return isinstance(plugin, Attention) and plugin.starts_as_identity
 
 
-def is_frozen(plugin: nn.Module) -> bool:
-    """Whether it has parameters, none of which is trained."""
-    parameters = list(plugin.parameters())
-    return bool(parameters) and not any(p.requires_grad for p in parameters)
-
-
-def refuse_frozen(names: list[str]) -> None:
+def refuse_frozen(plugins: Mapping[str, nn.Module]) -> None:
     """Refuse plugins that would keep their random start for ever.
 
+    Args:
+        plugins: Those that start at random, by name.
+
     Raises:
-        InputError: There is one.
+        InputError: One has parameters, and none of them is trained.
     """
-    if names:
+    frozen = [
+        name
+        for name, plugin in plugins.items()
+        if (found := list(plugin.parameters()))
+        and not any(parameter.requires_grad for parameter in found)
+    ]
+    if frozen:
         raise InputError(
-            f'{len(names)} plugin(s) in a frozen stage have no weights and '
-            f'would stay random for ever ({names[0]} first): set '
+            f'{len(frozen)} plugin(s) in a frozen stage have no weights and '
+            f'would stay random for ever ({frozen[0]} first): set '
             'identity_init=True in their cfg, leave that stage out '
             '(stages=(False, ...)), train it (frozen_stages=0), or give '
             'weights that have them.'
@@ -83,11 +84,9 @@ class FrozenPluginHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         refuse_frozen(
-            [
-                name
+            {
+                name: plugin
                 for name, plugin in plugins_of(runner.model).items()
-                if is_frozen(plugin)
-                and name not in self.loaded
-                and not starts_as_identity(plugin)
-            ]
+                if name not in self.loaded and not starts_as_identity(plugin)
+            }
         )

@@ -15,7 +15,7 @@ from mmdet_attn.weights.load import (
     read_checkpoint,
     state_dict_of,
 )
-from mmdet_attn.weights.plugins import is_frozen, refuse_frozen
+from mmdet_attn.weights.plugins import refuse_frozen
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -66,48 +66,49 @@ class AttentionPretrained:
                 'AttentionPretrained: it goes into the init_cfg of a '
                 f'backbone, not of {type(backbone).__name__}.'
             )
+        name = f'AttentionPretrained: {self.checkpoint}'
         content = read_checkpoint(self.checkpoint)
         everything = state_dict_of(content)
         state = backbone_part(everything, self.prefix)
         if not state:
             first = next(iter(everything), 'nothing at all')
             raise InputError(
-                f'AttentionPretrained: {self.checkpoint} has no key that '
-                f'starts with {self.prefix or "backbone."!r}: {first}.'
+                f'{name} has no key that starts with '
+                f'{self.prefix or "backbone."!r}: {first}.'
             )
-        optional = ('identity', 'fresh', 'no weights')
-        fit = Fit(backbone, state, optional, part=True)
-        self._check(fit, (content.get('meta') or {}).get('source'))
+        fit = Fit(
+            backbone,
+            state,
+            optional=('identity', 'fresh', 'no weights'),
+            part=True,
+            trained_with=(content.get('meta') or {}).get('source'),
+        )
+        if problem := fit.problem():
+            raise InputError(f'{name}: {problem}')
+        fresh = {
+            path: fit.plugins[path]
+            for path, status in fit.status.items()
+            if status == 'fresh'
+        }
+        refuse_frozen(fresh)
+        if fresh and self.missing == 'identity':
+            raise InputError(
+                f'{name} has no weights for {len(fresh)} plugin(s), '
+                f'{next(iter(fresh))} first, which would start at random: set '
+                'identity_init=True in their cfg, give weights that have '
+                "them, or missing='fresh' to train them from there."
+            )
         fitting = {k: v for k, v in state.items() if k in fit.own}
         backbone.load_state_dict(fitting, strict=False)
         if hasattr(backbone, '_params_init_info'):  # for mmengine's own log
             origin = f'AttentionPretrained: loaded from {self.checkpoint}'
-            update_init_info(backbone, init_info=origin)
+            update_init_info(backbone, origin)
         # mmengine initialises children after their parent, unless they say
         # that they are initialised already.
         for module in backbone.modules():
             if hasattr(module, 'init_weights') and module is not backbone:
                 setattr(module, 'is_init', True)  # noqa: B010
         print_log(self._table(fit), 'current')
-
-    def _check(self, fit: Fit, source: str | None) -> None:
-        name = f'AttentionPretrained: {self.checkpoint}'
-        if problem := fit.problem():
-            raise InputError(f'{name}: {problem}')
-        if names := fit.switched_off(source):
-            raise InputError(
-                f'{name} was trained with {source}, and {names[0]} would '
-                'stay at identity: set identity_init=False in its cfg.'
-            )
-        fresh = [path for path in fit.plugins if fit.status[path] == 'fresh']
-        refuse_frozen([path for path in fresh if is_frozen(fit.plugins[path])])
-        if fresh and self.missing == 'identity':
-            raise InputError(
-                f'{name} has no weights for {len(fresh)} plugin(s), '
-                f'{fresh[0]} first, which would start at random: set '
-                'identity_init=True in their cfg, give weights that have '
-                "them, or missing='fresh' to train them from there."
-            )
 
     def _table(self, fit: Fit) -> str:
         """How plugins start, with the blocks of a stage in one row."""

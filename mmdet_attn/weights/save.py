@@ -2,19 +2,13 @@
 
 import hashlib
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import torch
 
 import mmdet_attn
 from mmdet_attn.errors import InputError
-
-PACKAGES = {
-    'mmengine': ('onedl-mmengine', 'mmengine'),
-    'mmcv': ('onedl-mmcv', 'mmcv'),
-    'mmdet': ('onedl-mmdetection', 'mmdet'),
-}
 
 
 def check_target(output: str, force: bool, source: str = '') -> None:
@@ -75,15 +69,15 @@ def write_checkpoint(
 
 def versions() -> dict[str, str]:
     """The versions of this package, of torch and of the installed stack."""
-    found = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch.__version__}
-    for name, distributions in PACKAGES.items():
-        for distribution in distributions:
-            try:
-                found[name] = f'{distribution} {version(distribution)}'
-                break
-            except PackageNotFoundError:
-                continue
-    return {name: str(value) for name, value in found.items()}
+    names = packages_distributions()
+    stack = {
+        package: f'{names[package][0]} {version(names[package][0])}'
+        for package in ('mmengine', 'mmcv', 'mmdet')
+        if package in names
+    }
+    torch_version = str(torch.__version__)  # of a class of torch's
+    own = {'mmdet_attn': mmdet_attn.__version__, 'torch': torch_version}
+    return own | stack
 
 
 def for_publication(checkpoint: dict) -> dict:
@@ -106,8 +100,9 @@ def for_publication(checkpoint: dict) -> dict:
     kept['dataset_meta'] = {
         key: dataset[key] for key in ('classes', 'palette') if key in dataset
     }
+    kept['versions'] = versions()
     weights = {
         key: value.detach().cpu().clone()
         for key, value in checkpoint['state_dict'].items()
     }
-    return {'state_dict': weights, 'meta': {**kept, 'versions': versions()}}
+    return {'state_dict': weights, 'meta': kept}

@@ -2,75 +2,60 @@
 
 from typing import Any
 
-from mmdet_attn.errors import InputError
-from mmdet_attn.weights.converters import mobilenet
-from mmdet_attn.weights.converters.rename import (
-    BLOCK,
-    RESNET,
-    Rules,
-    renamed,
+from mmdet_attn.weights.converters.mobilenet import mobilenet
+from mmdet_attn.weights.converters.source import (
+    CLASSIFIER,
+    Source,
+    in_blocks,
+    new_names,
+    resnet,
 )
-from mmdet_attn.weights.converters.source import Source
-from mmdet_attn.weights.infer_backbone import State, last_dim, resnet_with
+from mmdet_attn.weights.infer_backbone import READ, State, resnet_with
 
-RESNET_RULES: Rules = {**RESNET, rf'{BLOCK}\.eca\.conv\.weight': r'\g<0>'}
-MOBILENET_RULES: Rules = {
-    **mobilenet.network_rules(r'features\.18'),
-    **mobilenet.block_rules(
-        mobilenet.FIRST,
-        ('0.0', '0.1', 'depthwise_conv'),
-        ('1', '2', 'linear_conv'),
-    ),
-    **mobilenet.block_rules(
-        mobilenet.EXPANDING,
-        ('0.0', '0.1', 'expand_conv'),
-        ('1.0', '1.1', 'depthwise_conv'),
-        ('2', '3', 'linear_conv'),
-    ),
-    rf'({mobilenet.FIRST})\.3\.conv\.weight': r'\1.eca.conv.weight',
-    rf'({mobilenet.EXPANDING})\.4\.conv\.weight': r'\1.eca.conv.weight',
-}
-eca_resnet = resnet_with(
-    'mmdet_attn.ECA', dict(kernel_size=(r'eca\.conv\.weight', last_dim))
+RESNET = resnet() | in_blocks({'eca.conv': 'eca.conv'}) | CLASSIFIER
+MOBILENET = mobilenet(
+    'features.18',
+    {
+        '0.0': 'depthwise_conv.conv',
+        '0.1': 'depthwise_conv.bn',
+        '1': 'linear_conv.conv',
+        '2': 'linear_conv.bn',
+        '3.conv': 'eca.conv',
+    },
+    {
+        '0.0': 'expand_conv.conv',
+        '0.1': 'expand_conv.bn',
+        '1.0': 'depthwise_conv.conv',
+        '1.1': 'depthwise_conv.bn',
+        '2': 'linear_conv.conv',
+        '3': 'linear_conv.bn',
+        '4.conv': 'eca.conv',
+    },
 )
-
-
-def _mobile(state: State) -> bool:
-    return any(key.startswith('features.') for key in state)
-
-
-def _rules(state: State) -> Rules:
-    return MOBILENET_RULES if _mobile(state) else RESNET_RULES
+eca_resnet = resnet_with('mmdet_attn.ECA', kernel_size='eca.conv.weight')
 
 
 def _backbone_cfg(state: State) -> dict[str, Any]:
-    if not _mobile(state):
+    if not any(key.startswith('features.') for key in state):
         return eca_resnet(state)
-    mobilenet.check_blocks(state)
-    ours = renamed(state, MOBILENET_RULES, mobilenet.alias)
-    found: dict[bool, set[int]] = {True: set(), False: set()}
+    # Whether the weights fit is not looked at here.
+    names = new_names(state, MOBILENET)
+    ours = {names[key] or '': value for key, value in state.items()}
+    sizes: dict[bool, int] = {}
     for key, value in ours.items():
         if key.endswith('.eca.conv.weight'):
-            last = ours.get(key.replace('eca', 'linear_conv'))
-            few = last is not None and last.shape[0] < 96
-            found[few].add(last_dim(value))
-    if [len(values) for values in found.values()] != [1, 1]:
-        raise InputError(
-            f'kernel sizes {sorted(found[True])} in blocks of fewer than 96 '
-            f'output channels and {sorted(found[False])} in the others: '
-            'AttentionMobileNetV2 takes one for each.'
-        )
+            out = len(ours.get(key.replace('eca', 'linear_conv'), ()))
+            sizes[out < 96] = READ['kernel_size'](value)
     return dict(
         type='mmdet_attn.AttentionMobileNetV2',
-        plugin=dict(type='mmdet_attn.ECA', kernel_size=found[False].pop()),
-        narrow=dict(kernel_size=found[True].pop()),
+        plugin=dict(type='mmdet_attn.ECA', kernel_size=sizes.get(False)),
+        narrow=dict(kernel_size=sizes.get(True)),
     )
 
 
 ECANET = Source(
     'ecanet',
     'ImageNet weights of BangguWu/ECANet: ResNet-18 to -152, MobileNetV2',
-    _rules,
+    RESNET | MOBILENET,
     _backbone_cfg,
-    alias=mobilenet.alias,
 )

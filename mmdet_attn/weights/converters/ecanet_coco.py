@@ -14,19 +14,51 @@ from torch import Tensor
 from mmdet_attn.config_files import CONFIGS, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.converters.ecanet import eca_resnet
-from mmdet_attn.weights.converters.mmdet1_layout import detector_of
-from mmdet_attn.weights.converters.rename import Rules
-from mmdet_attn.weights.converters.source import Source
+from mmdet_attn.weights.converters.source import Rules, Source
 from mmdet_attn.weights.infer_backbone import State
 from mmdet_attn.weights.load import backbone_part
+
+# Rows of the last layers: 80 classes, and where 1.x has it the background.
+_BOX = {'bbox_head.fc_cls': 81, 'bbox_head.fc_reg': 4 * 81}
+HEADS = {
+    'faster_rcnn': _BOX,
+    'mask_rcnn': {**_BOX, 'mask_head.conv_logits': 81},
+    'retinanet': {'bbox_head.retina_cls': 9 * 80, 'bbox_head.retina_reg': 36},
+}
+
+
+def detector_of(state: State) -> str:
+    """Which detector of `HEADS` the weights are of.
+
+    Raises:
+        InputError: They are of none, not of 1.x or not of the 80 classes of
+            COCO.
+    """
+    kind = 'faster_rcnn'
+    if any(key.startswith('mask_head.') for key in state):
+        kind = 'mask_rcnn'
+    elif any(key.startswith('bbox_head.retina_') for key in state):
+        kind = 'retinanet'
+    for layer, rows in HEADS[kind].items():
+        for key in (f'{layer}.weight', f'{layer}.bias'):
+            found = len(state.get(key, ()))
+            if found != rows:
+                raise InputError(
+                    f'{key} has {found} rows, where a {kind} of MMDetection '
+                    f'1.x has {rows} for the 80 classes of COCO. Weights of '
+                    '2.x and 3.x are converted already: load them as they '
+                    'are. Those of other detectors and classes cannot be '
+                    'converted.'
+                )
+    return kind
 
 
 def _rules(state: State) -> Rules:
     if detector_of(state) == 'retinanet':
-        return {'.*': r'\g<0>'}
+        return {r'(backbone|neck|bbox_head)\b\S*': r'\g<0>'}
     return {
-        r'(backbone|neck|rpn_head)\..*': r'\g<0>',
-        r'(bbox_head|mask_head)\..*': r'roi_head.\g<0>',
+        r'(backbone|neck|rpn_head)\b\S*': r'\g<0>',
+        r'(bbox_head|mask_head)\b\S*': r'roi_head.\g<0>',
     }
 
 

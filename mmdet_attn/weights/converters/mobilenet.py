@@ -1,65 +1,78 @@
 """MobileNetV2 under the numbers of official checkpoints and under ours."""
 
-import re
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
+from mmdet_attn.weights.converters.source import CLASSIFIER, Rules, Source
+from mmdet_attn.weights.infer_backbone import READ, State
 
-from mmdet_attn.errors import InputError
-from mmdet_attn.weights.converters.rename import CLASSIFIER, NORM, Rules
-
-# features.1 to features.17.
+# The names here of features.1 to features.17.
 PLACES = [
     f'layer{stage}.{block}'
     for stage, count in enumerate((1, 2, 3, 4, 3, 3, 1), 1)
     for block in range(count)
 ]
-FIRST, EXPANDING = r'layer1\.0', r'layer[2-7]\.\d'
 
 
-def alias(key: str) -> str:
-    """`features.N.conv` as the stage and block that it is here."""
-    match = re.match(r'features\.(\d+)\.conv\.', key)
-    if match and 1 <= int(match[1]) <= len(PLACES):
-        return f'{PLACES[int(match[1]) - 1]}.{key[match.end() :]}'
-    return key
+def mobilenet(
+    last: str, first_block: Mapping[str, str], block: Mapping[str, str]
+) -> Rules:
+    """Rules for the whole network.
 
-
-def conv_norm(conv: str, norm: str, place: str, name: str) -> Rules:
-    """Rules for a convolution and its norm, here one `ConvModule`."""
-    place = f'({place})' if place else '()'
+    Args:
+        last: The official name of the last 1x1 convolution and its norm.
+        first_block: Official names in `features.1.conv` and ours.
+        block: The same for the other blocks.
+    """
     return {
-        rf'{place}{conv}\.weight': rf'\1{name}.conv.weight',
-        rf'{place}{norm}\.{NORM}': rf'\1{name}.bn.\2',
-    }
-
-
-def block_rules(place: str, *parts: tuple[str, str, str]) -> Rules:
-    """Rules for the convolutions of a block: conv, norm, name here."""
-    rules: dict[str, str | None] = {}
-    for conv, norm, name in parts:
-        rules |= conv_norm(
-            re.escape(conv), re.escape(norm), rf'{place}\.', name
-        )
-    return rules
-
-
-def network_rules(last: str) -> Rules:
-    """Rules for the stem, the last 1x1 convolution and the classifier."""
-    return {
-        **conv_norm(r'features\.0\.0', r'features\.0\.1', '', 'conv1'),
-        **conv_norm(rf'{last}\.0', rf'{last}\.1', '', 'conv2'),
+        'features.0.0': 'conv1.conv',
+        'features.0.1': 'conv1.bn',
+        f'{last}.0': 'conv2.conv',
+        f'{last}.1': 'conv2.bn',
         **CLASSIFIER,
+        **{
+            f'features.{n}.conv.{old}': f'{place}.{new}'
+            for n, place in enumerate(PLACES, 1)
+            for old, new in (first_block if n == 1 else block).items()
+        },
     }
 
 
-def check_blocks(state: Mapping[str, Tensor]) -> None:
-    """Refuse what lacks a block of MobileNetV2."""
-    found = {'.'.join(alias(key).split('.')[:2]) for key in state}
-    missing = [n for n, place in enumerate(PLACES, 1) if place not in found]
-    if missing:
-        raise InputError(
-            f'no features.{missing[0]}, where MobileNetV2 has features.1 to '
-            f'features.{len(PLACES)}: the file is incomplete, or another '
-            'network.'
-        )
+def coordatt_cfg(state: State) -> dict[str, Any]:
+    # In the widest block the fewest hidden channels do not hide r.
+    weight = state['features.17.conv.6.conv1.weight']
+    return dict(
+        type='mmdet_attn.AttentionMobileNetV2',
+        plugin=dict(
+            type='mmdet_attn.CoordAtt', reduction=READ['reduction'](weight)
+        ),
+        position='after_conv2',
+    )
+
+
+COORDATT = Source(
+    'coordatt',
+    'ImageNet MobileNetV2 (mbv2_ca) of houqb/CoordAttention',
+    mobilenet(
+        'conv',
+        {
+            '0': 'depthwise_conv.conv',
+            '1': 'depthwise_conv.bn',
+            '3': 'linear_conv.conv',
+            '4': 'linear_conv.bn',
+        },
+        {
+            '0': 'expand_conv.conv',
+            '1': 'expand_conv.bn',
+            '3': 'depthwise_conv.conv',
+            '4': 'depthwise_conv.bn',
+            '6.conv1': 'coordatt.conv1',
+            '6.bn1': 'coordatt.norm',
+            '6.(conv2|conv_h)': 'coordatt.conv_h',
+            '6.(conv3|conv_w)': 'coordatt.conv_w',
+            '7': 'linear_conv.conv',
+            '8': 'linear_conv.bn',
+        },
+    ),
+    coordatt_cfg,
+)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmdet_attn.config_files import load_config_file
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.fit import Fit, load_strictly
+from mmdet_attn.weights.fit import load_strictly
 
 
 def check_fit(
@@ -38,14 +38,8 @@ def check_fit(
         # The causes of a misfit speak of a backbone in a detector.
         model = nn.ModuleDict(dict(backbone=model))
         state = {f'backbone.{key}': value for key, value in state.items()}
-    if names := Fit(model, state).switched_off(source):
-        raise InputError(
-            f'{names[0]} has no weights that could tell it from the identity, '
-            'as which identity_init=True starts it: set identity_init=False '
-            'in the config of these weights.'
-        )
     optional = ('identity',) if plain else ()
-    load_strictly(model, state, 'Nothing was written.', optional)
+    load_strictly(model, state, 'Nothing was written.', optional, source)
 
 
 def target_cfg(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -55,10 +49,8 @@ def target_cfg(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
         InputError: It has no such part.
     """
     model = load_config_file(config).get('model') or {}
-    if any(key.startswith('backbone.') for key in converted):
-        part = model
-    else:
-        part = model.get('backbone')
+    whole = any(key.startswith('backbone.') for key in converted)
+    part = model if whole else model.get('backbone')
     if not part:
         raise InputError(f'{config} has no model with a backbone.')
     return part
