@@ -31,6 +31,7 @@ from mmdet_attn.study.results.setup import facts
 TOOL = 'tools/analysis_tools/compare_results.py'
 LENGTH = 6  # iterations in an epoch, logged every second one
 SIZES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+ROWS = [*paper.TABLE_5, *paper.FROM_GCNET]
 LATER = '20260102_000000'
 SIX = [
     (0.374, 0.581, 0.404, 0.212, 0.41, 0.481),
@@ -152,7 +153,7 @@ def test_gains_of_the_paper():
         'retinanet_r101_se': [1.0, None],
         'retinanet_r101_eca': [1.4, None],
     }
-    for row in [*paper.TABLE_5, *paper.FROM_GCNET]:
+    for row in ROWS:
         found = [paper_gain(row, kind) for kind in ('bbox', 'segm')]
         wanted = gains.get(row, [None, None])
         assert [gain and gain.ap for gain in found] == wanted, row
@@ -169,10 +170,7 @@ def test_tables_are_consistent():
         if mask.ap_s is not None:
             assert mask.ap_s < min(mask.ap_m, box.ap_s)
             assert mask.ap_l > max(mask.ap_m, box.ap_l)
-    masks = {
-        n for n in paper.TABLE_5 if n.startswith('mask')
-    } | paper.FROM_GCNET.keys()
-    assert paper.TABLE_6.keys() == masks
+    assert paper.TABLE_6.keys() == {n for n in ROWS if n.startswith('mask')}
     assert paper_ap('faster_rcnn_r50', 'segm') is None
     assert paper_ap(None, 'bbox') is paper_gain(None, 'bbox') is None
     with pytest.raises(InputError, match="got 'box'"):
@@ -182,14 +180,7 @@ def test_tables_are_consistent():
 # --- What a config holds
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        n
-        for n in [*paper.TABLE_5, *paper.FROM_GCNET]
-        if 'r50' in n or 'eca' in n
-    ],
-)
+@pytest.mark.parametrize('name', [n for n in ROWS if 'r50' in n or 'eca' in n])
 def test_row_by_content(name):
     """Our configs are the paper's rows, and follow its recipe."""
     cfg = load_config(name)
