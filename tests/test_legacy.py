@@ -180,6 +180,18 @@ def anchors(stride, scales, size):
 RETINA = [4 * 2 ** (i / 3) for i in range(3)]
 
 
+def test_deltas():
+    """Of each class; the largest change of size is that of 1.x."""
+    boxes = boxes_of(30, high=2)
+    deltas = RNG.normal(0, 3, (30, 8)).astype(np.float32)
+    deltas[:10, 2::4] = 40
+    inputs = torch.tensor(boxes), torch.tensor(deltas)
+    found = coder().decode(*inputs, max_shape=SHAPE)
+    for columns in (slice(4), slice(4, 8)):
+        expected = decode(boxes, deltas[:, columns], STDS, SHAPE)
+        np.testing.assert_allclose(found[:, columns], expected, atol=1e-3)
+
+
 def test_annotation_comes_back():
     """x, y, w, h of an annotation, 1.x's box, deltas, and result: the same."""
     xywh = torch.tensor([[3.0, 4.0, 20.0, 30.0], [10.0, 12.0, 1.0, 1.0]])
