@@ -162,10 +162,9 @@ def test_tables_are_consistent():
         box = paper_ap(name, 'bbox')
         assert mask.ap < min(mask.ap50, mask.ap75)
         assert all(a < b for a, b in zip(mask[:3], box[:3], strict=True))
-        # Small masks are found worst; large ones better than large boxes.
-        if mask.ap_s is not None:
-            assert mask.ap_s < min(mask.ap_m, box.ap_s)
-            assert mask.ap_l > max(mask.ap_m, box.ap_l)
+        # Large masks are found best, better than large boxes.
+        assert mask.ap_l is None or mask.ap_l > max(mask.ap_m, box.ap_l)
+        assert mask.ap_s is None or mask.ap_s < min(mask.ap_m, box.ap_s)
     assert paper.TABLE_6.keys() == {n for n in ROWS if n.startswith('mask')}
     assert paper_ap('faster_rcnn_r50', 'segm') is None
     assert paper_ap(None, 'bbox') is paper_gain(None, 'bbox') is None
@@ -294,7 +293,6 @@ def test_facts(key, value, what, text):
 
 def test_gain_beside_the_paper(pair):
     base, eca = compare(pair[::-1])
-    assert (base.training.name, eca.training.name) == ('a', 'b')
     assert base.gain is None
     assert base.differs == []
     assert eca.gain.baseline is base.training
@@ -653,14 +651,12 @@ def test_same_names(tmp_path):
     assert names == list(map(str, folders))
 
 
-@pytest.mark.parametrize(
-    'option', ['--json no/x.json', '--markdown x.html', '--plot x.gif']
-)
-def test_refused_output(tmp_path, option):
+def test_refused_output(tmp_path):
     """Before any folder is looked at."""
-    code, output = run_here(TOOL, tmp_path / 'missing', *option.split())
-    assert code == 2
-    assert all(word in output for word in option.split())
+    for option in ('--json no/x.json', '--markdown x.html', '--plot x.gif'):
+        code, output = run_here(TOOL, tmp_path / 'missing', *option.split())
+        assert code == 2
+        assert all(word in output for word in option.split())
 
 
 def test_refused_folders(pair, tmp_path):

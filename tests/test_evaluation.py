@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import sys
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -115,7 +116,9 @@ def detect(truth, seed=0):
     """Detections near real objects; some wrong, twice, flat, or tied."""
     rng, coco = np.random.default_rng(seed), index(truth)
     classes = [c['id'] for c in truth['categories']]
-    found = []
+    found, same_size = [], defaultdict(list)
+    for image in truth['images']:
+        same_size[image['height'], image['width']].append(image['id'])
     for one in truth['annotations']:
         for _ in range(rng.integers(0, 5)):
             far = 40 if rng.random() < 0.2 else 4
@@ -124,25 +127,18 @@ def detect(truth, seed=0):
             code = rle.encode(np.asfortranarray(mask, np.uint8))
             box = one['bbox'] * rng.normal(1, far / 80, 4)
             image, category = one['image_id'], one['category_id']
-            size = coco.imgs[image]['width'], coco.imgs[image]['height']
-            others = [
-                i['id']
-                for i in truth['images']
-                if (i['width'], i['height']) == size
-            ]
             if rng.random() < 0.2:
                 category = int(rng.choice(classes))
             if rng.random() < 0.1:
-                image = int(rng.choice(others))
-            found.append(
-                dict(
-                    image_id=image,
-                    category_id=category,
-                    bbox=(box * [1, 1, rng.random() > 0.05, 1]).tolist(),
-                    segmentation={**code, 'counts': code['counts'].decode()},
-                    score=round(float(rng.random()), 1),
-                )
+                image = int(rng.choice(same_size[mask.shape]))
+            detection = dict(
+                image_id=image,
+                category_id=category,
+                bbox=(box * [1, 1, rng.random() > 0.05, 1]).tolist(),
+                segmentation={**code, 'counts': code['counts'].decode()},
+                score=round(float(rng.random()), 1),
             )
+            found.append(detection)
     return found
 
 
@@ -366,19 +362,14 @@ def predicted(shapes):
             labels=labels,
             masks=torch.from_numpy(masks),
         )
-        corners = [np.add(a['bbox'], [0, 0, *a['bbox'][:2]]) for a in true]
-        instances_true = [
-            dict(bbox=box.tolist(), bbox_label=a['category_id'] - 1)
-            for a, box in zip(true, corners, strict=True)
-        ]
-        samples.append(
-            dict(
-                img_id=image['id'],
-                ori_shape=(96, 96),
-                pred_instances=instances,
-                instances=instances_true,
-            )
-        )
+        instances_true = []
+        for one in true:
+            box = np.add(one['bbox'], [0, 0, *one['bbox'][:2]]).tolist()
+            label = one['category_id'] - 1
+            instances_true.append(dict(bbox=box, bbox_label=label))
+        sample = dict(img_id=image['id'], ori_shape=(96, 96))
+        sample |= dict(pred_instances=instances, instances=instances_true)
+        samples.append(sample)
     return file, [c['name'] for c in truth['categories']], samples
 
 
@@ -406,11 +397,14 @@ def score(metric, classes, samples):
         dict(metric='bbox', proposal_nums=(1, 2, 3)),  # mAP -1: no 100
         dict(metric='bbox', prefix='val', sort_categories=True),
         dict(metric='bbox', ann_file=None),
+        dict(metric=['proposal_fast', 'bbox'], ann_file=None),
     ],
     ids=str,
 )
 def test_same_as_mmdet_s_metric(predicted, options):
     file, classes, samples = predicted
+    if 'proposal_fast' in options['metric']:  # numpy 2 fails on several
+        samples = samples[:1]
     options = dict(ann_file=str(file)) | options
     expected = score(CocoMetric(**options), classes, samples)
     assert expected
@@ -424,32 +418,13 @@ def test_same_as_mmdet_s_metric(predicted, options):
 @pytest.mark.parametrize('thresholds', [0.5, [0.5, 0.75]])
 def test_thresholds_of_a_config(predicted, thresholds):
     """A number or a list, with which mmdet's metric fails at the end."""
-    file, classes, samples = predicted
+    file, *rest = predicted
     expected, found = (
         FastCocoMetric(ann_file=str(file), iou_thrs=value)
         for value in (np.array(thresholds, ndmin=1), thresholds)
     )
-    assert score(found, classes, samples) == score(expected, classes, samples)
+    assert score(found, *rest) == score(expected, *rest)
     assert found.report['bbox']['all']['AP50'] > 0.1
-
-
-def test_fast_recall_is_mmdet_s(predicted, tmp_path):
-    """Of one image: with images of different counts numpy 2 refuses it."""
-    file, classes, samples = predicted
-    content = json.loads(file.read_text())
-    (image,) = content['images'] = content['images'][:1]
-    content['annotations'] = [
-        a for a in content['annotations'] if a['image_id'] == image['id']
-    ]
-    one = tmp_path / 'one.json'
-    one.write_text(json.dumps(content))
-    options = dict(ann_file=str(one), metric=['proposal_fast', 'bbox'])
-    results = [
-        score(cls(**options), classes, samples[:1])
-        for cls in (CocoMetric, FastCocoMetric)
-    ]
-    assert results[0] == results[1]
-    assert 0 < results[0]['coco/AR@100'] < 1
 
 
 def test_results_to_submit(predicted, tmp_path):
