@@ -156,16 +156,16 @@ def test_padding_shows_nowhere():
 
 def test_corner_through_the_detector(tmp_path):
     """Resize, padding and strides of a real pipeline, and a new module."""
-    config, checkpoint = make_detector(
-        tmp_path, [plugin('Strength', 'after_conv1', blocks=(0,))]
-    )
+    places = dict(blocks=(0,), stages=(True, True, False, False))
+    plugins = [plugin('Strength', 'after_conv1', **places)]
+    config, checkpoint = make_detector(tmp_path, plugins)
     path = paint(tmp_path / 'corner.png', colour=MEAN, corner=(255, 255, 255))
     inferencer = load_inferencer(config, checkpoint, 'cpu')
     look, _ = look_at(inferencer, path)
     assert look.geometry == Geometry((60, 100), (115, 192), (128, 192))
     views, without = gate_views(inferencer.model, [look])
     assert without == {}
-    assert [(v.name, v.stride) for v in views[:2]] == [
+    assert [(v.name, v.stride) for v in views] == [
         ('backbone.layer1.0.strength', 4),
         ('backbone.layer2.0.strength', 8),
     ]
@@ -176,6 +176,10 @@ def test_corner_through_the_detector(tmp_path):
     values[-22:, -22:] = 0
     assert values.max() < 0.5
     assert max(values[:30].max(), values[:, :60].max()) < 0.05
+    # One image has no spread, this gate no alpha.
+    page = attention_maps(inferencer, [path], tmp_path / 'out').read_text()
+    assert '<td>Strength</td>' in page
+    assert not any(word in page for word in ('std over', 'alpha', 'factor'))
 
 
 def test_overlay():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import load_config
+from mmcv.ops import batched_nms
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
@@ -248,10 +249,22 @@ def test_roi_align():
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
+def test_nms_counts_the_last_pixel():
+    """By config alone; it matters for boxes of a few pixels."""
+    boxes = boxes_of(300, low=12, high=40) / 8
+    scores = RNG.permutation(300).astype(np.float32)
+    inputs = *map(torch.tensor, (boxes, scores)), torch.zeros(300).long()
+    rcnn, retina = released(), released('retinanet_r50_eca_k3377')
+    for part in (rcnn.test_cfg.rpn, rcnn.test_cfg.rcnn, retina.test_cfg):
+        _, keep = batched_nms(*inputs, part.nms)
+        threshold = part.nms.iou_threshold
+        assert keep.tolist() == nms(boxes, scores, threshold)
+        assert len(keep) < len(nms(boxes, scores, threshold, one=0))
+
+
 def test_proposals():
     """Per level the best, NMS, then the best of all; no size is too small."""
     cfg = released()
-    assert cfg.test_cfg.rpn.nms.offset == cfg.test_cfg.rcnn.nms.offset == 1
     test_cfg = ConfigDict(cfg.test_cfg.rpn, nms_pre=30, max_per_img=60)
     head = build(cfg.rpn_head, test_cfg=test_cfg, in_channels=4)
     sizes = [(6, 8), (3, 4), (2, 2), (1, 1), (1, 1)]
@@ -362,7 +375,6 @@ def test_no_detection(masks):
 def test_retinanet_detections():
     """The best anchors of a level keep all of their classes."""
     cfg = released('retinanet_r50_eca_k3377')
-    assert cfg.test_cfg.nms.offset == 1
     test_cfg = ConfigDict(cfg.test_cfg, nms_pre=20, max_per_img=60)
     head = build(cfg.bbox_head, test_cfg=test_cfg, num_classes=3)
     sizes = [(4, 5), (2, 3), (1, 2), (1, 1), (1, 1)]
