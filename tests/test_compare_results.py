@@ -67,8 +67,9 @@ def write_run(
     settings = (cfg.to_dict() | dict(work_dir=str(work))).items()
     dumped = ''.join(f'{key} = {value!r}\n' for key, value in settings)
     (vis / 'config.py').write_text(dumped)
-    lines = []
-    text = [f'    GPU number: {processes}', '  layer1.*.eca   3  loaded']
+    lines, text = [], [f'    GPU number: {processes}']
+    if start == 1:
+        text += ['  layer1.*.eca   3  loaded']
     for epoch in range(start, (end or cfg.train_cfg.max_epochs) + 1):
         for done in range(2, LENGTH + 1, 2):
             step = (epoch - 1) * LENGTH + done
@@ -401,6 +402,7 @@ def test_unfinished(pair, tmp_path):
     assert (each.gain.epoch, each.gain.ap['bbox'].ap) == (5, 3.0)
     assert noted(each, 'at epoch 5')
     assert '| 5 of 12 | 30.0 |' in markdown([each])
+    assert '| 5 | +3.0 |' in markdown([each])
     # The finished baseline of the pair has none of these epochs.
     _, each = compare([each.training.work_dir, pair[0]])
     assert each.gain.epoch is None
