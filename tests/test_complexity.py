@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, run_here
+from conftest import load_config, run_here
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,13 +18,9 @@ from mmdet_attn.study.results.paper import TABLE_5
 TOOL = 'tools/analysis_tools/complexity.py'
 
 
-def load(name):
-    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
-
-
 @pytest.mark.parametrize('name', TABLE_5)
 def test_table_5(name):
-    found, paper = complexity(load(name)), TABLE_5[name]
+    found, paper = complexity(load_config(name)), TABLE_5[name]
     assert f'{found.params_m:.2f}' == f'{paper.params_m:.2f}'
     assert f'{found.gflops:.2f}' == f'{paper.gflops:.2f}'
 
@@ -59,11 +56,9 @@ def test_units(module, shape, units):
 
 def test_mmengine_convention():
     """All parameters, and FLOPs that grow with the image."""
-    cfg = load('demo/faster_rcnn_r50_eca_shapes')
+    cfg = load_config('demo/faster_rcnn_r50_eca_shapes')
     small = complexity(cfg, (64, 64), 'mmengine')
     large = complexity(cfg, (128, 128), 'mmengine')
-    from mmdet.registry import MODELS
-
     model = MODELS.build(cfg.model)
     total = sum(p.numel() for p in model.parameters())
     assert small.params_m == large.params_m == total / 1e6
@@ -71,7 +66,7 @@ def test_mmengine_convention():
 
 
 def test_bad_input(tmp_path):
-    cfg = load('retinanet_r50')
+    cfg = load_config('retinanet_r50')
     with pytest.raises(InputError, match=r'32 x 32, got \(0, 64\)'):
         complexity(cfg, (0, 64))
     with pytest.raises(InputError, match="'paper' or 'mmengine', got 'mac'"):
@@ -85,19 +80,15 @@ def test_bad_input(tmp_path):
 
 def test_tool(tmp_path):
     file = tmp_path / 'rows.json'
-    code, output = run_here(
-        TOOL,
-        'configs/retinanet_r50_eca.py',
-        'configs/demo/retinanet_r50_eca_shapes.py',
-        '--json',
-        file,
-    )
+    ours = 'configs/retinanet_r50_eca.py'
+    small = 'configs/demo/retinanet_r50_eca_shapes.py'
+    code, output = run_here(TOOL, ours, small, '--json', file)
     assert code == 0, output
     assert '37.74' in output
     assert '239.43' in output
     paper, demo = json.loads(file.read_text())
     assert paper == {
-        'config': 'configs/retinanet_r50_eca.py',
+        'config': ours,
         'params_m': pytest.approx(37.743, abs=1e-3),
         'gflops': pytest.approx(239.429, abs=1e-3),
         'paper_params_m': 37.74,

@@ -52,9 +52,8 @@ def test_coco_s_own_names_and_wrappers(copy):
         file.rename(copy / f'annotations/instances_{split}2017.json')
     cfg = load_config('faster_rcnn_r50')
     inner = cfg.train_dataloader.dataset
-    cfg.train_dataloader.dataset = dict(
-        type='RepeatDataset', times=2, dataset=inner
-    )
+    repeat = dict(type='RepeatDataset', times=2, dataset=inner)
+    cfg.train_dataloader.dataset = repeat
     use_data_root(cfg, str(copy))
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == 'RepeatDataset'
@@ -79,20 +78,8 @@ def test_missing_pieces(copy, tmp_path):
         use_data_root(cfg, str(copy))
 
 
-def clear(key):
-    return lambda content: content[key].clear()
-
-
-def first(key, value):
-    return lambda content: content['annotations'][0].update({key: value})
-
-
-def without_ids(content):
-    del content['annotations'][0]['id']
-
-
-def without_annotations(content):
-    del content['annotations']
+def first(**values):
+    return lambda content: content['annotations'][0].update(values)
 
 
 def seven_of_no_class(content):
@@ -100,23 +87,19 @@ def seven_of_no_class(content):
         annotation['category_id'] = 0
 
 
-def one_name_twice(content):
-    content['categories'][0]['name'] = 'star'
-
-
 UNSOUND = [
-    (clear('images'), 'images'),
-    (clear('categories'), 'categories'),
-    (first('category_id', 77), r'category_id .* 1\b'),
-    (first('image_id', 999), r'image_id .* 1\b'),
-    (first('bbox', [90, 90, 50, 5]), r'outside .* 1\b'),
-    (first('bbox', [-9, 0, 20, 5]), r'outside .* 1\b'),
-    (first('bbox', [1, 1, -5, 5]), r'width, height.* 1\b'),
-    (first('bbox', [1, 1, 5]), r'width, height.* 1\b'),
-    (without_ids, "'id'"),
-    (without_annotations, "'annotations'"),
+    (lambda c: c['images'].clear(), 'images'),
+    (lambda c: c['categories'].clear(), 'categories'),
+    (first(category_id=77), r'category_id .* 1\b'),
+    (first(image_id=999), r'image_id .* 1\b'),
+    (first(bbox=[90, 90, 50, 5]), r'outside .* 1\b'),
+    (first(bbox=[-9, 0, 20, 5]), r'outside .* 1\b'),
+    (first(bbox=[1, 1, -5, 5]), r'width, height.* 1\b'),
+    (first(bbox=[1, 1, 5]), r'width, height.* 1\b'),
+    (lambda c: c['annotations'][0].pop('id'), "'id'"),
+    (lambda c: c.pop('annotations'), "'annotations'"),
     (seven_of_no_class, r'7 of \d+ .* 3, 4, 5, 6, 7, '),
-    (one_name_twice, "'star'"),
+    (lambda c: c['categories'][0].update(name='star'), "'star'"),
 ]
 
 
@@ -129,12 +112,12 @@ def test_unsound_annotations(copy, change, message):
 
 
 def test_rounding_is_no_offence(copy):
-    edit(copy, 'train', first('bbox', [-0.4, 0, 96.9, 96.6]))
+    edit(copy, 'train', first(bbox=[-0.4, 0, 96.9, 96.6]))
     use_data_root(load_config('faster_rcnn_r50'), str(copy))
 
 
 def test_masks_are_needed_where_trained(copy):
-    edit(copy, 'train', first('segmentation', []))
+    edit(copy, 'train', first(segmentation=[]))
     use_data_root(load_config('faster_rcnn_r50'), str(copy))
     with pytest.raises(InputError, match=r'segmentation.* ids 1'):
         use_data_root(load_config('mask_rcnn_r50'), str(copy))

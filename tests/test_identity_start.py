@@ -23,28 +23,19 @@ CONFIG = str(ROOT / 'configs/demo/faster_rcnn_r50_eca_shapes.py')
 
 def test_every_module_starts_both_ways_beside_none():
     jobs = make_jobs(['ECA', 'SE'], [3, 4])
-    assert len(jobs) == 2 * (1 + 2 * 2)
-    assert jobs[0] == Job(None, 'none', 3)
-    assert {j[:2] for j in jobs} == {
-        (None, 'none'),
-        ('ECA', 'paper'),
-        ('ECA', 'identity'),
-        ('SE', 'paper'),
-        ('SE', 'identity'),
-    }
+    starts = [(m, s) for m in ('ECA', 'SE') for s in ('paper', 'identity')]
+    starts += [(None, 'none')]
+    assert len(jobs) == 2 * len(starts)
+    assert set(jobs) == {Job(*one, seed) for one in starts for seed in (3, 4)}
 
 
 def test_starts_differ_in_nothing_else(tmp_path):
+    rest = 'epoch_8.pth', tmp_path, 3
     paper, identity = (
-        job_config(
-            Job('CBAM', start, 1),
-            Config.fromfile(CONFIG),
-            'epoch_8.pth',
-            tmp_path,
-            3,
-        ).to_dict()
+        job_config(Job('CBAM', start, 1), Config.fromfile(CONFIG), *rest)
         for start in ('paper', 'identity')
     )
+    paper, identity = paper.to_dict(), identity.to_dict()
     (plugin,) = paper['model']['backbone']['plugins']
     assert plugin['cfg'] == {'type': 'mmdet_attn.CBAM'}
     (plugin,) = identity['model']['backbone']['plugins']
