@@ -20,10 +20,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.save import (
-    check_target,
-    write_checkpoint,
-)
+from mmdet_attn.weights.save import check_target, write_checkpoint
 
 PUBLISH = 'tools/model_converters/publish_model.py'
 

@@ -142,10 +142,7 @@ CASES = {
         'simam',
         resnet(50, conv2=lambda name, c: layouts.plain3x3(f'{name}.0', c)),
         r'fc\.',
-        dict(
-            type=STOCK,
-            dcn=dict(type='mmdet_attn.SimAMConv2d', lambda_=0.1),
-        ),
+        dict(type=STOCK, dcn=dict(type='mmdet_attn.SimAMConv2d', lambda_=0.1)),
         {'layer2.3.conv2.0.weight': 'layer2.3.conv2.weight'},
     ),
     'gcnet': (

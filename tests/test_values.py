@@ -75,10 +75,7 @@ FORMS = {
         dict(use_scale=False),
     ],
     'PSAConv2d': options(
-        out_channels=[64],
-        stride=[1, 2],
-        groups=[(1, 2, 4, 8)],
-        reduction=[4],
+        out_channels=[64], stride=[1, 2], groups=[(1, 2, 4, 8)], reduction=[4]
     ),
     'SCSE': options(fusion=['max', 'add'], reduction=[4]),
     'SE': options(reduction=[2, 16, 64], bias=[True, False]),
@@ -145,36 +142,23 @@ def test_eca_tap_by_tap(shape, kernel_size):
         torch.testing.assert_close(module(x)[n, c], expected)
 
 
-@pytest.mark.parametrize(
-    ('channels', 'size'),
-    [(64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)],
-)
-def test_eca_adaptive_kernel_size(channels, size):
-    """The sizes of the authors' code for their gamma = 2, b = 1.
-
-    At C = 128 and 2048 two odd sizes are as near; it rounds up.
-    """
-    assert ma.ECA(channels).conv.kernel_size == (size,)
-
-
-def test_eca_gamma_and_b():
+def test_sizes_that_follow_from_the_channels():
+    # At C = 128 and 2048 two odd sizes are as near; the authors round up.
+    sizes = {64: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 2048: 7}
+    assert {c: ma.ECA(c).conv.kernel_size[0] for c in sizes} == sizes
     # |(log2(256) + 3) / 1| = 11
     assert ma.ECA(256, gamma=1, b=3).conv.kernel_size == (11,)
-
-
-def test_se_by_hand():
-    """Means 1 and 3, hidden 1 - 3 + 4 = 2, logits 2 and -2."""
-    module = ma.SE(2, reduction=2)
-    state = {
-        'fc1.weight': torch.tensor([[1.0, -1.0]]),
-        'fc1.bias': torch.tensor([4.0]),
-        'fc2.weight': torch.tensor([[1.0], [-1.0]]),
-        'fc2.bias': torch.tensor([0.0, 0.0]),
-    }
-    module.load_state_dict(state)
-    x = torch.tensor([[[[0.0, 2.0]], [[2.0, 4.0]]]])
-    expected = [[[[0.0, 1.761594]], [[0.238406, 0.476812]]]]
-    torch.testing.assert_close(module(x), torch.tensor(expected))
+    sizes = {64: 7, 256: 56, 512: 28, 1024: 14, 2048: 7}
+    assert {c: ma.FCA(c).dct_size for c in sizes} == sizes
+    strides = {64: 1, 256: 2, 512: 1}
+    assert {c: ma.GSoP(c).reduce.stride[0] for c in strides} == strides
+    assert ma.GSoP(256, mode='position').reduce.stride == (1, 1)
+    assert ma.NonLocal(32).scale == 16**-0.5
+    assert ma.NonLocal(32, use_scale=False).scale == 1
+    assert ma.SE(8, reduction=16).fc1.weight.shape == (1, 8)
+    assert ma.SE(64, reduction=16).fc1.weight.shape == (4, 64)
+    assert ma.CoordAtt(32).conv1.out_channels == 8
+    assert ma.CoordAtt(32, reduction=2).conv1.out_channels == 16
 
 
 @pytest.mark.parametrize(
@@ -224,19 +208,17 @@ def test_scse_takes_the_larger_product():
 def test_fca_basis(frequencies, dct_size):
     """The cosines one by one, at the authors' frequencies."""
     given = {
-        'top16': list(
-            zip(
-                [0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2],
-                [0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2],
-                strict=True,
-            )
+        'top16': zip(
+            [0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2],
+            [0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2],
+            strict=True,
         ),
         'low4': [(0, 0), (0, 1), (1, 0), (1, 1)],
         'bot2': [(6, 6), (1, 4)],
     }
     pairs = frequencies
     if isinstance(frequencies, str):
-        pairs = given[frequencies]
+        pairs = list(given[frequencies])
 
     def basis(f, t):
         f = f * (dct_size // 7)
@@ -248,43 +230,3 @@ def test_fca_basis(frequencies, dct_size):
         numbers = [pair[index] for pair in pairs]
         expected = [[basis(f, t) for t in range(dct_size)] for f in numbers]
         torch.testing.assert_close(found, torch.tensor(expected))
-
-
-def test_fca_default_sizes():
-    sizes = {c: ma.FCA(c).dct_size for c in (64, 256, 512, 1024, 2048)}
-    assert sizes == {64: 7, 256: 56, 512: 28, 1024: 14, 2048: 7}
-
-
-def test_gsop_default_strides():
-    strides = {c: ma.GSoP(c).reduce.stride[0] for c in (64, 256, 512)}
-    assert strides == {64: 1, 256: 2, 512: 1}
-    assert ma.GSoP(256, mode='position').reduce.stride == (1, 1)
-
-
-def test_nonlocal_scale_is_of_the_inner_channels():
-    assert ma.NonLocal(32).scale == 16**-0.5
-    assert ma.NonLocal(32, use_scale=False).scale == 1
-
-
-def test_hidden_channels():
-    assert ma.SE(8, reduction=16).fc1.weight.shape == (1, 8)
-    assert ma.SE(64, reduction=16).fc1.weight.shape == (4, 64)
-    assert ma.CoordAtt(32).conv1.out_channels == 8
-    assert ma.CoordAtt(32, reduction=2).conv1.out_channels == 16
-
-
-@pytest.mark.parametrize('alpha', [0.0, 0.25, 1.0])
-def test_identity_start_interpolates(alpha):
-    """1 + alpha (g - 1), exactly x at 0 and exactly the paper's at 1."""
-    module = ma.ECA(16, kernel_size=3, identity_init=True).double()
-    randomise(module)
-    with torch.no_grad():
-        module.alpha.fill_(alpha)
-    x = torch.randn(2, 16, 5, 6, dtype=torch.double)
-    gate = module.gate(x)
-    expected = x * (1 + alpha * (gate - 1))
-    torch.testing.assert_close(module(x), expected, rtol=1e-14, atol=0)
-    if alpha == 0:
-        assert torch.equal(module(x), x)
-    if alpha == 1:
-        assert torch.equal(module(x), x * gate)
