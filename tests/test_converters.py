@@ -32,40 +32,34 @@ ECA_MOBILENET = (layouts.eca_block, 'features.18', 'classifier.1')
 CA_MOBILENET = (layouts.coordatt_block, 'conv', 'classifier.1')
 CONFIG = ROOT / 'configs/faster_rcnn_r50'
 TOOL = 'tools/model_converters/convert_checkpoint.py'
-STOCK, OURS = 'mmdet.ResNet', 'mmdet_attn.AttentionResNet'
 
 
 class Case(NamedTuple):
     """Official keys, and what becomes of them.
 
     `names` has a line for a layer: the old name and the new one, behind the
-    place that both begin with, if they do.
+    place that both begin with, if they do. `backbone` is what no shape shows.
     """
 
     source: str
     keys: dict
-    backbone: dict
-    names: str
+    names: str = ''
     dropped: str = r'fc\.'
+    backbone: dict = {}  # noqa: RUF012
 
 
+PSA = dict(
+    type='mmdet_attn.PSAConv2d',
+    kernel_sizes=(3, 5, 7, 9),
+    groups=(1, 4, 8, 16),
+    reduction=16,
+)
 CASES = {
-    'ecanet 18': Case(
-        'ecanet',
-        resnet(18, layouts.eca((3, 5, 7, 7))),
-        dict(type=OURS, depth=18),
-        'layer3.1 eca.conv eca.conv',
-    ),
-    'ecanet 50': Case(
-        'ecanet',
-        resnet(50, layouts.eca((3, 5, 5, 7))),
-        dict(type=STOCK, depth=50),
-        'layer3.5 bn3 bn3',
-    ),
+    'ecanet 18': Case('ecanet', resnet(18, layouts.eca((3, 5, 7, 7)))),
+    'ecanet 50': Case('ecanet', resnet(50, layouts.eca((3, 5, 5, 7)))),
     'ecanet mobilenet': Case(
         'ecanet',
         mobilenet(*ECA_MOBILENET),
-        dict(type='mmdet_attn.AttentionMobileNetV2'),
         """
         features.0.1 conv1.bn
         features.1.conv.0.1 layer1.0.depthwise_conv.bn
@@ -77,12 +71,11 @@ CASES = {
         features.17.conv.4.conv layer7.0.eca.conv
         features.18.0 conv2.conv
         """,
-        r'classifier\.',
+        dropped=r'classifier\.',
     ),
     'cbam': Case(
         'cbam',
         resnet(18, layouts.cbam),
-        dict(type=OURS, depth=18),
         """
         layer1.0.cbam ChannelGate.mlp.1 channel.fc1
         layer1.0.cbam ChannelGate.mlp.3 channel.fc2
@@ -92,7 +85,6 @@ CASES = {
     'bam': Case(
         'bam',
         layouts.bam(50),
-        dict(type=OURS, depth=50),
         """
         bam1.channel_att.gate_c.gate_c_fc_0 layer1.2.bam.channel.0
         bam2.channel_att.gate_c.gate_c_fc_final layer2.3.bam.channel.3
@@ -103,17 +95,15 @@ CASES = {
     'fcanet': Case(
         'fcanet',
         resnet(50, layouts.fca),
-        dict(type=STOCK, depth=50),
         """
         layer1.0 att.fc.0 fca.fc1
         layer1.0 att.fc.2 fca.fc2
         """,
-        r'fc\.|.*dct_layer',
+        dropped=r'fc\.|.*dct_layer',
     ),
     'triplet': Case(
         'triplet',
         resnet(18, layouts.triplet(GATES, 'spatial')),
-        dict(type=OURS, depth=18),
         '\n'.join(
             f'layer1.0 triplet_attention.{gate}.spatial.bn '
             f'tripletattention.{branch}.norm'
@@ -123,7 +113,6 @@ CASES = {
     'triplet, newer': Case(
         'triplet',
         resnet(50, layouts.triplet(('cw', 'hc', 'hw'), 'conv')),
-        dict(type=STOCK, depth=50),
         """
         layer1.0 triplet_attention.hc.conv.bn tripletattention.hc.norm
         """,
@@ -131,21 +120,19 @@ CASES = {
     'simam': Case(
         'simam',
         resnet(50, conv2=lambda name, c: layouts.plain3x3(f'{name}.0', c)),
-        dict(type=STOCK, dcn=dict(type='mmdet_attn.SimAMConv2d', lambda_=0.1)),
         'layer2.3 conv2.0 conv2',
+        backbone=dict(dcn=dict(type='mmdet_attn.SimAMConv2d', lambda_=0.1)),
     ),
     'gcnet': Case(
         'gcnet',
         layouts.gc_detector(),
-        dict(type=STOCK, depth=50),
         'backbone.layer2.0.context_block.channel_add_conv.3 '
         'layer2.0.gc.channel_add_conv.3',
-        r'neck|bbox_head',
+        dropped=r'neck|bbox_head',
     ),
     'gsop': Case(
         'gsop',
         resnet(50, layouts.gsop),
-        dict(type=OURS, strides=(1, 2, 2, 1)),
         """
         layer1.2 conv_for_DR gsop.reduce
         layer1.2 bn_for_DR gsop.norm
@@ -153,29 +140,20 @@ CASES = {
         layer3.5 row_conv_group gsop.row_conv
         layer4.2 fc_adapt_channels gsop.expand
         """,
+        backbone=dict(strides=(1, 2, 2, 1)),
     ),
     'epsanet': Case(
         'epsanet',
         resnet(50, conv2=layouts.psa),
-        dict(
-            type=STOCK,
-            dcn=dict(
-                type='mmdet_attn.PSAConv2d',
-                kernel_sizes=(3, 5, 7, 9),
-                groups=(1, 4, 8, 16),
-                reduction=16,
-            ),
-        ),
         """
         layer1.0.conv2 conv_1 convs.0
         layer1.0.conv2 conv_4 convs.3
-        layer4.2.conv2 se.fc2 se.fc2
         """,
+        backbone=dict(dcn=PSA),
     ),
     'coordatt': Case(
         'coordatt',
         mobilenet(*CA_MOBILENET),
-        dict(position='after_conv2'),
         """
         features.1.conv.3 layer1.0.linear_conv.conv
         features.2.conv.6.bn1 layer2.0.coordatt.norm
@@ -184,53 +162,41 @@ CASES = {
         features.2.conv.7 layer2.0.linear_conv.conv
         conv.1 conv2.bn
         """,
-        r'classifier\.',
+        dropped=r'classifier\.',
+        backbone=dict(position='after_conv2'),
     ),
-    'timm seresnet 18': Case(
-        'timm',
-        resnet(18, SE),
-        dict(type=OURS, depth=18),
-        'layer1.0 se.fc1 se.fc1',
-    ),
+    'timm seresnet 18': Case('timm', resnet(18, SE)),
     'timm ecaresnet d': Case(
         'timm',
         resnet(50, layouts.eca((5, 5, 5, 7), 'se'), deep=True),
-        dict(type='mmdet.ResNetV1d', depth=50),
         """
         conv1.4 stem.4
         conv1.6 stem.6
         bn1 stem.7
         layer1.0 se.conv eca.conv
-        layer2.0 downsample.1 downsample.1
         """,
     ),
     'timm legacy_seresnet': Case(
         'timm',
         resnet(50, MODULE_SE, stem='layer0.', classifier='last_linear'),
-        dict(type=STOCK, style='caffe'),
         """
         layer0.conv1 conv1
         layer0.bn1 bn1
         layer1.0 se_module.fc2 se.fc2
         """,
-        'last_linear',
+        dropped='last_linear',
+        backbone=dict(style='caffe'),
     ),
     'mmpretrain': Case(
         'mmpretrain',
         layouts.mmpretrain(resnet(50, MMPRETRAIN_SE)),
-        dict(type=STOCK, depth=50),
         """
         backbone.layer1.0.se_layer.conv1.conv layer1.0.se.fc1
         backbone.layer1.0.se_layer.conv2.conv layer1.0.se.fc2
         """,
-        r'head\.',
+        dropped=r'head\.',
     ),
-    'torchvision': Case(
-        'torchvision',
-        resnet(101),
-        dict(type=STOCK, depth=101),
-        'layer3.22 conv3 conv3',
-    ),
+    'torchvision': Case('torchvision', resnet(101)),
 }
 
 
@@ -523,10 +489,7 @@ def test_tool_refuses(file, tmp_path):
         ((file, file, '--force'), 'is INPUT: give another name'),
         (('https://a/b.pth', out), 'download it first'),
         ((file, out, '--config', 'none.py'), 'none.py: no such config'),
-        (
-            (file, out, '--config', config),
-            '(?s)does not fit.*the config l',
-        ),
+        ((file, out, '--config', config), '(?s)does not fit.*the config l'),
     ]:
         status, shown = tool('ecanet', *arguments)
         assert status == 2
