@@ -101,7 +101,7 @@ def test_every_module_has_a_formula():
 
 
 @pytest.mark.parametrize('name', FORMULAS)
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(data=st.data())
 def test_formula(name, data):
     """In eval and in train mode, with arguments that hypothesis chooses."""
