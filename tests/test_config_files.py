@@ -39,6 +39,7 @@ def test_base_of_a_config(tmp_path, base):
     # Either builds mmdet's classes: nobody has a scope mmdet_attn.
     assert mine.model.pop('_scope_') == 'mmdet'
     assert mine.default_scope == 'mmdet'
+    assert "'_scope_': 'mmdet_attn'" not in str(mine.to_dict())
     for cfg in (mine, inherited):
         cfg.model.backbone.pop('depth')
         cfg.model.pop('_scope_', None)
