@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -40,14 +41,11 @@ class Reduce:
 class Stranger:
     """An object of a class that only its author knows."""
 
+    def __init__(self):
+        self.a = 1
+
     def __setstate__(self, state):
         os.system(RUN)
-
-
-def stranger():
-    content = Stranger()
-    content.a = 1
-    return content
 
 
 def system():
@@ -56,18 +54,16 @@ def system():
 
 # What a file may carry, and how it is written.
 PICKLES = {
-    'in meta': lambda: dict(meta=system()),
     'among the weights': lambda: dict(state_dict=dict(a=system())),
-    'eval': lambda: dict(
-        meta=Reduce(eval, f'__import__("os").system("{RUN}")')
-    ),
-    'process': lambda: dict(meta=Reduce(subprocess.Popen, RUN.split())),
-    'partial': lambda: dict(meta=functools.partial(os.system, RUN)),
-    'getattr': lambda: dict(meta=Reduce(getattr, HistoryBuffer, '__init__')),
-    'in an array': lambda: dict(meta=np.array([system()], dtype=object)),
-    'own class': lambda: dict(meta=stranger()),
-    'old format': lambda: dict(meta=system()),
-    'no torch': lambda: dict(meta=system()),
+    'in meta': lambda: dict(meta=system()),
+    'eval': lambda: Reduce(eval, f'__import__("os").system("{RUN}")'),
+    'process': lambda: Reduce(subprocess.Popen, RUN.split()),
+    'partial': lambda: functools.partial(os.system, RUN),
+    'getattr': lambda: Reduce(getattr, HistoryBuffer, '__init__'),
+    'in an array': lambda: np.array([system()], dtype=object),
+    'own class': Stranger,
+    'old format': system,
+    'no torch': system,
 }
 
 
@@ -76,6 +72,8 @@ def evil(request, tmp_path, monkeypatch):
     """A file that runs code when it is unpickled, in each of the ways."""
     monkeypatch.chdir(tmp_path)
     content = PICKLES[request.param]()
+    if not isinstance(content, dict):
+        content = dict(meta=content)
     if request.param == 'no torch':
         (tmp_path / 'evil.pth').write_bytes(pickle.dumps(content))
     else:
@@ -139,13 +137,19 @@ def test_runs_no_code(evil):
     refused(CheckpointLoader.load_checkpoint, evil, 'cpu')
 
 
-def test_runner_runs_no_code(tmp_path, monkeypatch):
+@pytest.fixture
+def system_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(meta=system()), 'evil.pth')
+    return tmp_path / 'evil.pth'
+
+
+@pytest.mark.usefixtures('system_file')
+def test_runner_runs_no_code():
     """Neither with load_from nor with resume nor with init_cfg."""
     from mmengine.model import BaseModule
     from mmengine.runner import Runner
 
-    monkeypatch.chdir(tmp_path)
-    torch.save(dict(meta=system()), 'evil.pth')
     init_cfg = dict(type='Pretrained', checkpoint='evil.pth')
     load.register(False)
     runner = Runner(nn.Linear(1, 1), 'work', log_level='ERROR')
@@ -162,9 +166,8 @@ def test_runner_runs_no_code(tmp_path, monkeypatch):
     assert os.path.exists('ran')
 
 
-def test_trust_lets_code_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(dict(meta=system()), 'evil.pth')
+@pytest.mark.usefixtures('system_file')
+def test_trust_lets_code_run(monkeypatch):
     read_checkpoint('evil.pth', trust=True)
     assert os.path.exists('ran')
     # Torch's own switch is for who does not use our tools.
@@ -195,15 +198,13 @@ def test_trust_lets_code_run(tmp_path, monkeypatch):
         'new://evil.pth',
     ],
 )
-def test_no_address_runs_code(address, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    torch.save(dict(meta=system()), 'evil.pth')
-    evil = (tmp_path / 'evil.pth').read_bytes()
+def test_no_address_runs_code(address, system_file, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(system_file.parent))
+    evil = system_file.read_bytes()
     monkeypatch.setattr(
         torch.hub,
         'download_url_to_file',
-        lambda url, file: load.Path(file).write_bytes(evil),
+        lambda url, file: Path(file).write_bytes(evil),
     )
     load.register(False)
     with pytest.raises(InputError, match=re.escape(address)):
@@ -211,10 +212,8 @@ def test_no_address_runs_code(address, tmp_path, monkeypatch):
     assert not os.path.exists('ran')
 
 
-def test_changes_nothing_in_the_process(tmp_path):
+def test_changes_nothing_in_the_process(tmp_path, system_file):
     file = save(tmp_path / 'x.pth')
-    evil = tmp_path / 'evil.pth'
-    torch.save(dict(meta=system()), evil)
     allowed = torch.serialization.get_safe_globals()
     torch.serialization.add_safe_globals([np.ndarray])
     before = dict(os.environ)
@@ -222,7 +221,7 @@ def test_changes_nothing_in_the_process(tmp_path):
     read_checkpoint(file, trust=True)
     read_ahead(file, trust=False)
     with pytest.raises(InputError):
-        read_checkpoint(str(evil), trust=False)
+        read_checkpoint(str(system_file), trust=False)
     CheckpointLoader.load_checkpoint(file)
     assert dict(os.environ) == before
     now = torch.serialization.get_safe_globals()
@@ -263,16 +262,12 @@ def test_commands_read_once(untrained, shapes, tmp_path, reads):
     options = quick_options(shapes, tmp_path / 'work')
     image = next((shapes / 'val').glob('*.png'))
     before = dict(os.environ)
+    publish = 'model_converters/publish_model.py'
+    on_image = (image, '--out-dir', tmp_path, '--device', 'cpu')
     for tool, arguments in (
         ('test.py', (DEMO, untrained, *options)),
-        (
-            'predict.py',
-            (DEMO, untrained, image, '--out-dir', tmp_path, '--device', 'cpu'),
-        ),
-        (
-            'model_converters/publish_model.py',
-            (untrained, tmp_path / 'published.pth'),
-        ),
+        ('predict.py', (DEMO, untrained, *on_image)),
+        (publish, (untrained, tmp_path / 'published.pth')),
     ):
         del reads[:]
         code, output = run_here(f'tools/{tool}', *arguments)
@@ -293,21 +288,24 @@ def test_resuming_reads_once(trained, tmp_path, reads):
     assert reads == [str(trained.checkpoint)]
 
 
-def test_not_a_checkpoint(tmp_path):
-    with pytest.raises(InputError, match='no such checkpoint'):
-        read_checkpoint(str(tmp_path / 'none.pth'))
-    for name, content in (('empty', b''), ('text', b'hello world')):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match='is not a checkpoint that torch'):
-            read_checkpoint(str(tmp_path / name))
-    torch.save({'a': torch.ones(1000)}, tmp_path / 'whole')
-    whole = (tmp_path / 'whole').read_bytes()
-    (tmp_path / 'cut').write_bytes(whole[:-700])
-    with pytest.raises(InputError, match='is not a checkpoint that torch'):
-        read_checkpoint(str(tmp_path / 'cut'))
-    torch.save([1, 2], tmp_path / 'list')
-    with pytest.raises(InputError, match='holds a list, not a checkpoint'):
-        read_checkpoint(str(tmp_path / 'list'))
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda file: None, 'no such checkpoint'),
+        (lambda file: file.touch(), 'is not a checkpoint that torch'),
+        (lambda file: file.write_text('hello'), 'is not a checkpoint that t'),
+        (
+            lambda file: file.write_bytes(Path(save(file)).read_bytes()[:-70]),
+            'is not a checkpoint that torch',
+        ),
+        (lambda file: torch.save([1, 2], file), 'holds a list, not a check'),
+    ],
+    ids=['missing', 'empty', 'text', 'cut', 'list'],
+)
+def test_not_a_checkpoint(make, message, tmp_path):
+    make(tmp_path / 'x.pth')
+    with pytest.raises(InputError, match=message):
+        read_checkpoint(str(tmp_path / 'x.pth'))
 
 
 @pytest.fixture
@@ -399,22 +397,18 @@ def test_fits(real, state):
         assert torch.equal(value, state[key])
     old = {k: v for k, v in state.items() if 'num_batches' not in k}
     load_strictly(real, old)
-
-
-def test_paper_weights_fit_an_identity_start(real, state):
-    """No alpha in the file, one in the config: that is no misfit."""
+    # No alpha in the file, one in the config: a paper's weights fit.
     paper = {k: v for k, v in state.items() if not k.endswith('alpha')}
     load_strictly(real, paper)
     assert real.backbone.layer1[0].eca.alpha == 1
 
 
-def other(**changes):
-    """A change of the config of the backbone."""
+def backbone(**changes):
     return lambda cfg: cfg.model.backbone.update(changes)
 
 
-def other_plugin(**changes):
-    """A change of the first plugin, that of stage 1."""
+def first_plugin(**changes):
+    """A change of the plugin of stage 1."""
     return lambda cfg: cfg.model.backbone.plugins[0].cfg.update(changes)
 
 
@@ -431,7 +425,7 @@ def more_classes(cfg):
 # message says, and what it must not say.
 MISFITS = {
     'no plugin': (
-        other(plugins=None),
+        backbone(plugins=None),
         (
             '32 in the checkpoint, not in the config',
             'backbone.layer*.*.eca.conv.weight (16)',
@@ -440,7 +434,7 @@ MISFITS = {
         'depth',
     ),
     'kernel size': (
-        other_plugin(kernel_size=5),
+        first_plugin(kernel_size=5),
         (
             '3 of other shapes',
             '(1, 1, 3) in the checkpoint, (1, 1, 5) in the config',
@@ -457,12 +451,12 @@ MISFITS = {
         'kernel_size',
     ),
     'width': (
-        other(stem_channels=32),
+        backbone(stem_channels=32),
         ('another backbone: its stem has another width',),
         'classes',
     ),
     'depth': (
-        other(depth=101),
+        backbone(depth=101),
         ('a ResNet-50 in the checkpoint, a ResNet-101 in the config',),
         'trained without',
     ),
@@ -478,7 +472,6 @@ def refusal(model, state):
     with pytest.raises(InputError) as error:
         load_strictly(model, state)
     text = str(error.value)
-    assert text.startswith('The checkpoint does not fit the config.')
     assert '--non-strict' in text
     return text
 
@@ -498,19 +491,12 @@ def test_misfits_are_explained(case, hollow):
     assert not_told not in text
 
 
-def test_plugin_missing_in_the_checkpoint(hollow):
+def test_other_weights_are_explained(hollow):
     plain = {k: v for k, v in hollow.items() if '.eca.' not in k}
     text = refusal(detector(), plain)
     assert '32 in the config, not in the checkpoint' in text
     assert 'trained without the plugin eca' in text
-
-
-def test_other_detector(hollow):
-    model = detector(name='demo/retinanet_r50_eca_shapes')
-    text = refusal(model, hollow)
+    text = refusal(detector(name='demo/retinanet_r50_eca_shapes'), hollow)
     assert 'another detector: it has roi_head, the config has not' in text
-
-
-def test_another_model():
     text = refusal(nn.Linear(2, 2), {'weight': torch.ones(2, 2)})
     assert 'another model, or cut: compare the two configs' in text

@@ -8,7 +8,11 @@ from mmdet_attn.config_files import CONFIGS, find_config, load_config_file
 from mmdet_attn.errors import InputError
 
 OURS = 'mmdet_attn::faster_rcnn_r50_eca.py'
+WRONG = OURS.replace('eca', 'ecaa')
 THEIRS = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+
+CONVERT = 'model_converters/convert_checkpoint.py'
 
 
 def test_names_find_files():
@@ -35,6 +39,7 @@ def test_base_of_a_config(tmp_path, base):
     # Either builds mmdet's classes: nobody has a scope mmdet_attn.
     assert mine.model.pop('_scope_') == 'mmdet'
     assert mine.default_scope == 'mmdet'
+    assert "'_scope_': 'mmdet_attn'" not in str(mine.to_dict())
     for cfg in (mine, inherited):
         cfg.model.backbone.pop('depth')
         cfg.model.pop('_scope_', None)
@@ -44,7 +49,7 @@ def test_base_of_a_config(tmp_path, base):
 @pytest.mark.parametrize(
     ('name', 'expected'),
     [
-        ('mmdet_attn::faster_rcnn_r50_ecaa.py', 'faster_rcnn_r50_eca.py'),
+        (WRONG, 'faster_rcnn_r50_eca.py'),
         (THEIRS.replace('coco', 'cocoo'), THEIRS.partition('::')[2]),
         ('no_such_package::x.py', 'no package no_such_package'),
         ('::x.py', 'no package'),
@@ -61,7 +66,7 @@ def test_wrong_names_are_refused(name, expected, monkeypatch):
 
 def test_wrong_base_is_refused(tmp_path):
     file = tmp_path / 'mine.py'
-    file.write_text("_base_ = 'mmdet_attn::faster_rcnn_r50_ecaa.py'\n")
+    file.write_text(f'_base_ = {WRONG!r}\n')
     with pytest.raises(InputError, match=r'faster_rcnn_r50_eca\.py'):
         load_config_file(file)
 
@@ -69,21 +74,18 @@ def test_wrong_base_is_refused(tmp_path):
 @pytest.mark.parametrize(
     'command',
     [
-        ('train.py', '--data-root', 'none'),
-        ('model_converters/convert_checkpoint.py', 'timm', 'x', 'y', 'none'),
-        ('analysis_tools/complexity.py',),
-        ('predict.py', 'none.pth', 'docs/demo.jpg'),
+        ('train.py', WRONG, '--data-root', 'none'),
+        (CONVERT, 'timm', 'x', 'y', '--config', WRONG),
+        ('analysis_tools/complexity.py', WRONG),
+        ('predict.py', WRONG, 'none.pth', 'docs/demo.jpg'),
     ],
 )
 def test_tools_take_names(command):
     """What they say of a wrong one shows that they look it up."""
-    tool, *rest = command
-    name = 'mmdet_attn::faster_rcnn_r50_ecaa.py'
-    where = {'timm': ['timm', 'x', 'y', '--config', name]}
-    arguments = where.get(rest[0] if rest else '', [name, *rest])
+    tool, *arguments = command
     code, output = run_here(f'tools/{tool}', *arguments)
     assert code == 2
-    assert f'{name}: no such config; similar ones: faster' in output
+    assert f'{WRONG}: no such config; similar ones: faster' in output
 
 
 def test_work_dir_is_named_after_the_file():

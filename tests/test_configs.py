@@ -7,10 +7,12 @@ import pytest
 import torch
 from conftest import ROOT
 from conftest import load_config as load
+from mmengine.config import ConfigDict
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from torch import nn
 
 import mmdet_attn
 
@@ -62,21 +64,14 @@ RELEASED = {
     'released/retinanet_r101_eca_k3357': (3, 3, 5, 7),
 }
 DEMO = [f'demo/{detector}_r50_eca_shapes' for detector in DETECTORS]
-KERNELS = {
-    'r18': (3, 5, 7, 7),
-    'r34': (3, 3, 5, 7),
-    'r50': (3, 5, 5, 7),
-    'r101': (3, 3, 5, 7),
-    'r152': (3, 3, 5, 7),
-    'x50': (5, 5, 5, 7),
-}
-BLOCKS = {
-    'r18': (2, 2, 2, 2),
-    'r34': (3, 4, 6, 3),
-    'r50': (3, 4, 6, 3),
-    'r101': (3, 4, 23, 3),
-    'r152': (3, 8, 36, 3),
-    'x50': (3, 4, 6, 3),
+# Blocks in each stage, and the kernel sizes of ECA there.
+NETWORKS = {
+    'r18': ((2, 2, 2, 2), (3, 5, 7, 7)),
+    'r34': ((3, 4, 6, 3), (3, 3, 5, 7)),
+    'r50': ((3, 4, 6, 3), (3, 5, 5, 7)),
+    'r101': ((3, 4, 23, 3), (3, 3, 5, 7)),
+    'r152': ((3, 8, 36, 3), (3, 3, 5, 7)),
+    'x50': ((3, 4, 6, 3), (5, 5, 5, 7)),
 }
 # Where not every block has the module: (stage, block).
 PLACES = {
@@ -91,52 +86,26 @@ PLACES = {
 AFTER_BLOCK = ('bam', 'nonlocal', 'a2', 'pam', 'cam', 'gam')
 
 
-def build(cfg, part=None):
-    """The model, or its backbone, with nothing downloaded."""
+def build(cfg):
+    """A part of a config; nothing is initialised, so nothing downloaded."""
     from mmdet.registry import MODELS
 
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    cfg.model.backbone.init_cfg = None
-    return MODELS.build(cfg.model[part] if part else cfg.model)
+    return MODELS.build(cfg)
 
 
 @functools.cache
 def structure(name):
     """The model of a config, without memory for its weights."""
     with torch.device('meta'):
-        return build(load(name))
-
-
-def slow_but(fast, names):
-    """All names, of which only some belong to the fast tests."""
-    assert set(fast) <= set(names)
-    return [
-        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
-        for name in names
-    ]
-
-
-def batch(masks, size=64):
-    """Two images with two objects each, as mmdet's own tests make them."""
-    from mmdet.testing import demo_mm_inputs
-
-    return demo_mm_inputs(
-        2,
-        [[3, size, size]] * 2,
-        num_classes=5,
-        num_items=[2, 2],
-        with_mask=masks,
-    )
+        return build(load(name).model)
 
 
 def test_all_leaf_configs_are_known():
-    files = ROOT.joinpath('configs').rglob('*.py')
-    leaves = {
-        str(f.relative_to(ROOT / 'configs').with_suffix(''))
-        for f in files
-        if '_base_' not in f.parts
-    }
+    folder = ROOT / 'configs'
+    files = [f.relative_to(folder) for f in folder.rglob('*.py')]
+    leaves = {str(f.with_suffix('')) for f in files if f.parts[0] != '_base_'}
     imagenet = {f'imagenet/resnet50_{name}' for name in ('none', 'se', 'eca')}
     assert leaves == {*LEAVES, *RELEASED, *DEMO} | imagenet
 
@@ -168,7 +137,8 @@ def test_attention_is_in_its_place(name):
     backbone = structure(name).backbone
     depth, attention = parts(name)
     counts = [len(getattr(backbone, f'layer{s}')) for s in range(1, 5)]
-    assert tuple(counts) == BLOCKS[depth]
+    blocks, kernels = NETWORKS[depth]
+    assert tuple(counts) == blocks
     every = [(s + 1, b) for s, n in enumerate(counts) for b in range(n)]
     ours = [
         m for m in backbone.modules() if 'mmdet_attn.pl' in type(m).__module__
@@ -195,8 +165,8 @@ def test_attention_is_in_its_place(name):
         plugin = getattr(block, key)
         assert plugin.in_channels == block.conv1.in_channels or index == 0
         if attention == 'eca':
-            kernel = KERNELS[depth][stage - 1]
-            assert plugin.conv.kernel_size == (kernel,) or 'demo' in name
+            kernel = (kernels[stage - 1],)
+            assert plugin.conv.kernel_size == kernel or 'demo' in name
 
 
 @pytest.mark.parametrize('name', RELEASED)
@@ -224,35 +194,66 @@ def test_builds(name):
     assert getattr(model, 'with_mask', False) == ('mask_rcnn' in name)
 
 
+def check_gradients(cfg, model):
+    """None in frozen stages, one in every alpha outside of them."""
+    frozen = cfg.backbone.get('frozen_stages', -1)
+    parts = ('conv1', 'layer1', 'layer2')[: frozen + 1]
+    still = tuple(f'backbone.{part}' for part in parts)
+    for key, parameter in model.named_parameters():
+        if key.startswith(still):
+            assert parameter.grad is None, key
+        elif key.endswith('alpha'):
+            assert parameter.grad.abs() > 0, key
+
+
+@pytest.mark.parametrize('name', [*LEAVES, *RELEASED])
+def test_backbone_and_neck_train(name):
+    cfg = load(name).model
+    model = nn.Module()
+    model.backbone, model.neck = build(cfg.backbone), build(cfg.neck)
+    model.train()
+    outputs = model.neck(model.backbone(torch.randn(2, 3, 64, 64)))
+    loss = sum(output.square().mean() for output in outputs)
+    assert loss.isfinite()
+    loss.backward()
+    check_gradients(cfg, model)
+
+
 @pytest.mark.parametrize(
-    'name', slow_but([*DEMO, 'yolox_s_eca'], [*LEAVES, *RELEASED, *DEMO])
+    'name',
+    [
+        *DEMO,
+        'yolox_s_eca',
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (*PAPER, *RELEASED)
+        ),
+    ],
 )
-def test_trains(name):
-    cfg = load(name)
+def test_trains_and_predicts(name):
+    """The others differ from these in their backbones alone."""
+    from mmdet.testing import demo_mm_inputs
+
+    cfg = load(name).model
     masks = 'mask_rcnn' in name
     model = build(cfg)
-    model.train()
     # YOLOX chooses its image size by the iteration.
     MessageHub.get_instance(name).update_info('iter', 0)
-    data = model.data_preprocessor(batch(masks), True)
+    sizes = [[3, 64, 64]] * 2
+    batch = demo_mm_inputs(
+        2, sizes, num_classes=5, num_items=[2, 2], with_mask=masks
+    )
+    model.train()
+    data = model.data_preprocessor(batch, True)
     losses = model.loss(data['inputs'], data['data_samples'])
     loss, log = model.parse_losses(losses)
     assert torch.isfinite(loss), log
     assert ('loss_mask' in log) == masks
     loss.backward()
-    frozen = cfg.model.backbone.get('frozen_stages', -1)
-    stem = ('backbone.conv1',) * (frozen >= 0)
-    still = stem + ('backbone.layer1',) * (frozen >= 1)
-    for key, parameter in model.named_parameters():
-        if still and key.startswith(still):
-            assert parameter.grad is None, key
-        elif key.endswith('alpha'):
-            assert parameter.grad.abs() > 0, key
-    if name not in (*PAPER, *DEMO, *RELEASED, 'yolox_s_eca'):
-        return  # the others differ from these in their backbones alone
+    check_gradients(cfg, model)
     model.eval()
     with torch.no_grad():
-        data = model.data_preprocessor(batch(masks), False)
+        data = model.data_preprocessor(batch, False)
         model.test_cfg.score_thr = 0.0
         results = model.predict(data['inputs'], data['data_samples'])
     assert len(results) == 2
@@ -285,9 +286,7 @@ def test_recipe(name):
     assert cfg.val_evaluator.metric == metrics
 
 
-@pytest.mark.parametrize(
-    'length', [600, pytest.param(117_266 // 8 + 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('length', [600, 117_266 // 8 + 1])
 def test_learning_rate_of_every_iteration(length):
     """Over 12 epochs, also at the length of COCO: 117,266 images, 8 each.
 
@@ -320,62 +319,46 @@ def test_learning_rate_of_every_iteration(length):
     assert not wrong, wrong[:5]
 
 
+def stock(backbone):
+    """The config of the same network of mmdet without attention."""
+    ours = ('plugins', 'plugin', 'narrow', 'dcn', 'stage_with_dcn', 'init_cfg')
+    kept = {key: value for key, value in backbone.items() if key not in ours}
+    kind = kept['type'].replace('mmdet_attn.Attention', 'mmdet.')
+    return ConfigDict(kept | dict(type=kind))
+
+
 @pytest.mark.parametrize(
     'name',
-    slow_but(
-        [
-            'faster_rcnn_r50_simam',
-            'mask_rcnn_r18_eca',
-            'mask_rcnn_x50_eca',
-            'retinanet_mobilenetv2_eca',
-            *DEMO,
-        ],
-        [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
-        + ['retinanet_mobilenetv2_eca'],
-    ),
+    [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
+    + ['retinanet_mobilenetv2_eca'],
 )
 def test_identity_start_changes_no_bit(name):
     """The plain detector's weights with fresh modules: equal outputs."""
-    with_plugins = build(load(name), 'backbone')
     cfg = load(name).model.backbone
-    kind = 'mmdet.MobileNetV2' if 'mobile' in name else 'mmdet.ResNet'
-    if cfg.type == 'ResNeXt':
-        kind = 'mmdet.ResNeXt'
-    for key in ('plugins', 'plugin', 'narrow', 'dcn', 'stage_with_dcn'):
-        cfg.pop(key, None)
-    cfg.type, cfg.init_cfg = kind, None
-    from mmdet.registry import MODELS
-
-    plain = MODELS.build(cfg)
-    plain.eval(), with_plugins.eval()
-    missing, unexpected = with_plugins.load_state_dict(
+    ours, plain = build(cfg), build(stock(cfg))
+    ours.eval(), plain.eval()
+    missing, unexpected = ours.load_state_dict(
         plain.state_dict(), strict=False
     )
     assert missing
     assert not unexpected
     x = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
-        for ours, stock in zip(with_plugins(x), plain(x), strict=True):
-            assert torch.equal(ours, stock)
+        for one, other in zip(ours(x), plain(x), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.fixture(scope='module')
 def plain_weights(tmp_path_factory):
     """Plain weights for a backbone config, made once for each network."""
-    from mmdet.registry import MODELS
-
     folder = tmp_path_factory.mktemp('plain')
 
     def save(backbone):
-        kind = backbone.type.removeprefix('mmdet_attn.Attention')
-        depth = backbone.get('depth', '')
-        file = folder / f'{kind}{depth}.pth'
+        cfg = stock(backbone)
+        file = folder / f'{cfg.type}{cfg.get("depth", "")}.pth'
         if not file.exists():
-            cfg = dict(type=f'mmdet.{kind}')
-            keys = ('depth', 'groups', 'base_width')
-            cfg |= {key: backbone[key] for key in keys if key in backbone}
-            state = MODELS.build(cfg).state_dict()
             # As a classifier has them, in MMPretrain's layout.
+            state = build(cfg).state_dict()
             state = {f'backbone.{key}': value for key, value in state.items()}
             state['head.fc.weight'] = torch.zeros(2, 2)
             torch.save(dict(state_dict=state), file)
@@ -385,57 +368,22 @@ def plain_weights(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    'name',
-    slow_but(
-        [
-            'faster_rcnn_r50_cbam',
-            'faster_rcnn_r50_eca',
-            'faster_rcnn_r50_psaconv2d',
-            'retinanet_mobilenetv2_eca',
-        ],
-        [n for n in LEAVES if 'yolox' not in n and 'r1' not in n],
-    ),
+    'name', [n for n in LEAVES if 'yolox' not in n and 'r1' not in n]
 )
 def test_starts_from_plain_weights(name, plain_weights):
     """As shipped: every plugin is accounted for, none is refused."""
-    from mmdet.registry import MODELS
-
-    init_default_scope('mmdet')
     cfg = load(name).model.backbone
     assert cfg.init_cfg.type == 'mmdet_attn.AttentionPretrained'
     assert '://' in cfg.init_cfg.checkpoint
     cfg.init_cfg.checkpoint = plain_weights(cfg)
-    backbone = MODELS.build(cfg)
+    backbone = build(cfg)
     backbone.init_weights()
+    found = backbone.state_dict()
     state = torch.load(cfg.init_cfg.checkpoint)['state_dict']
-    for key, value in backbone.state_dict().items():
-        if f'backbone.{key}' in state:
-            assert torch.equal(value, state[f'backbone.{key}'])
-
-
-def test_pretrained_weights_reach_the_plugins(tmp_path):
-    """init_cfg loads last: a paper's weights stay, and switch alpha on."""
-    cfg = load('faster_rcnn_r50_eca').model.backbone
-    cfg.init_cfg = None
-    from mmdet.registry import MODELS
-
-    init_default_scope('mmdet')
-    donor = MODELS.build(cfg)
-    state = {
-        'module.' + key: value
-        for key, value in donor.state_dict().items()
-        if not key.endswith('alpha')
-    }
-    file = tmp_path / 'eca_resnet50_k3557.pth.tar'
-    torch.save({'state_dict': state, 'arch': 'eca_resnet50'}, file)
-    cfg.init_cfg = dict(type='Pretrained', checkpoint=str(file))
-    backbone = MODELS.build(cfg)
-    backbone.init_weights()
-    for key, value in backbone.state_dict().items():
-        if key.endswith('alpha'):
-            assert value == 1
-        else:
-            assert torch.equal(value, state['module.' + key]), key
+    del state['head.fc.weight']
+    for key, value in state.items():
+        if 'conv2' not in key or 'psa' not in name:
+            assert torch.equal(found[key.removeprefix('backbone.')], value)
 
 
 def test_no_config_repeats_another():

@@ -14,38 +14,19 @@ NOT_IN_ONNX = ('NonLocal-concat',)
 DYNAMIC = {'x': {0: Dim('n', min=1), 2: Dim('h', min=8), 3: Dim('w', min=8)}}
 
 
-def convolutions():
-    return {
-        'PSAConv2d': PSAConv2d(32, 64, stride=2, reduction=4),
-        'SimAMConv2d': SimAMConv2d(32, 32, 3, padding=1),
-    }
+CONVOLUTIONS = {
+    'PSAConv2d': lambda: PSAConv2d(32, 64, stride=2, reduction=4),
+    'SimAMConv2d': lambda: SimAMConv2d(32, 32, 3, padding=1),
+}
 
 
-def make(name):
-    module = convolutions().get(name) or build_identity(name)
-    return randomise(module).eval()
-
-
-def exported(module):
-    x = torch.randn(2, 32, 12, 10)
-    return torch.export.export(module, (x,), dynamic_shapes=DYNAMIC)
-
-
-# A gate of each shape, a sum, and two that need a way of their own.
-FAST = ('ECA', 'CBAM', 'GC', 'FCA', 'NonLocal-concat', 'PSAConv2d')
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-        for name in (*FORMS, *convolutions())
-    ],
-)
+@pytest.mark.parametrize('name', [*FORMS, *CONVOLUTIONS])
 def test_export(name):
     """Both from one exported program, at a size that it has not seen."""
-    module = make(name)
-    program = exported(module)
+    make = CONVOLUTIONS.get(name, lambda: build_identity(name))
+    module = randomise(make()).eval()
+    example = torch.randn(2, 32, 12, 10)
+    program = torch.export.export(module, (example,), dynamic_shapes=DYNAMIC)
     x = torch.randn(1, 32, 9, 17)
     expected = module(x)
     torch.testing.assert_close(program.module()(x), expected)

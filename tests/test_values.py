@@ -1,8 +1,8 @@
 """What the modules compute: the formulas, and figures that need none.
 
-Every form of every module is held against its formula in plain PyTorch, in
-float64, with random weights. What the formula shares with the module, such as
-the basis of FCA or the groups of a convolution, has a test of its own.
+Every module is held against its formula in plain PyTorch, in float64, with
+random weights and arguments. What the formula shares with the module, such
+as the basis of FCA or the groups of a convolution, has a test of its own.
 """
 
 import itertools
@@ -10,116 +10,131 @@ import math
 
 import pytest
 import torch
-from modules import MODULES, randomise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from modules import MODULES, randomise, takes_alpha
 from torch.nn import functional as F
 
 import mmdet_attn as ma
 from mmdet_attn.cost.formulas import FORMULAS
 
-SHAPES = [(2, 32, 7, 5), (1, 32, 14, 9)]
-BN = dict(type='BN')
-
-
-def options(**choices):
-    """All combinations, as dictionaries."""
-    for values in itertools.product(*choices.values()):
-        yield dict(zip(choices, values, strict=True))
-
-
-# The arguments that change what a module computes, where there are any.
-FORMS = {
-    'A2': options(reduction=[2, 4]),
-    'BAM': options(fusion=['mul', 'add'], dilation=[1, 2], reduction=[8]),
-    'CBAM': [
-        *options(
-            pool_types=[('avg', 'max'), ('lp',), ('max', 'lse', 'lp', 'avg')],
-            spatial=[True, False],
-            reduction=[4],
+odd = st.integers(0, 4).map(lambda n: 2 * n + 1)
+reduction = st.integers(1, 64)
+norm_cfg = st.sampled_from(
+    [None, dict(type='BN'), dict(type='GN', num_groups=1)]
+)
+ARGUMENTS = {
+    'SE': dict(reduction=reduction, bias=st.booleans()),
+    'ECA': dict(kernel_size=odd | st.none(), gamma=st.floats(0.5, 4)),
+    'ECANS': dict(kernel_size=odd),
+    'CBAM': dict(
+        reduction=reduction,
+        kernel_size=odd,
+        pool_types=st.sets(
+            st.sampled_from(['avg', 'max', 'lp', 'lse']), min_size=1
+        ).map(sorted),
+        spatial=st.booleans(),
+        norm_cfg=norm_cfg,
+    ),
+    'BAM': dict(
+        # Two hidden channels: group norm refuses a single value here, too.
+        reduction=st.integers(1, 8),
+        dilation=st.integers(1, 5),
+        fusion=st.sampled_from(['mul', 'add']),
+        norm_cfg=norm_cfg,
+    ),
+    'SCSE': dict(reduction=reduction, fusion=st.sampled_from(['max', 'add'])),
+    'GE': dict(
+        variant=st.sampled_from(['theta', 'theta_minus', 'theta_plus']),
+        extent=st.sampled_from([0, 2, 4, 8]),
+        norm_cfg=norm_cfg,
+    ),
+    'GSoP': dict(
+        att_dim=st.integers(2, 40),
+        stride=st.integers(1, 3),
+        mode=st.sampled_from(['channel', 'position']),
+        norm_cfg=norm_cfg,
+    ),
+    'GC': dict(
+        reduction=reduction,
+        pooling=st.sampled_from(['att', 'avg']),
+        fusion=st.sampled_from([('add',), ('mul',), ('add', 'mul')]),
+    ),
+    'NonLocal': dict(
+        reduction=reduction,
+        mode=st.sampled_from(
+            ['embedded_gaussian', 'gaussian', 'dot_product', 'concatenation']
         ),
-        dict(kernel_size=5),
-    ],
-    'CoordAtt': options(reduction=[2, 32]),
-    'ECA': options(kernel_size=[None, 1, 3, 5, 9]),
-    'ECANS': options(kernel_size=[1, 3, 7]),
-    'FCA': options(frequencies=['top16', 'low4', [(3, 5)]], dct_size=[7, 14]),
-    'GAM': [
-        dict(reduction=4),
-        dict(reduction=4, groups=4, shuffle=True),
-        dict(reduction=4, groups=2, channel_sigmoid=False),
-    ],
-    'GC': options(
-        pooling=['att', 'avg'],
-        fusion=[('add',), ('mul',), ('mul', 'add')],
-        reduction=[4],
+        use_scale=st.booleans(),
+        sub_sample=st.booleans(),
+        norm_cfg=norm_cfg,
     ),
-    'GE': options(
-        variant=['theta_minus', 'theta', 'theta_plus'], extent=[0, 2, 4, 8]
+    'A2': dict(reduction=reduction),
+    'GAM': dict(
+        reduction=st.sampled_from([1, 2, 4]),
+        groups=st.sampled_from([2, 4]),
+        shuffle=st.booleans(),
+        channel_sigmoid=st.booleans(),
+        norm_cfg=norm_cfg,
     ),
-    'GSoP': [
-        dict(att_dim=16),
-        dict(att_dim=16, stride=3),
-        dict(att_dim=16, mode='position'),
-    ],
-    'NonLocal': [
-        *options(
-            mode=[
-                'embedded_gaussian',
-                'gaussian',
-                'dot_product',
-                'concatenation',
-            ],
-            sub_sample=[False, True],
-            norm_cfg=[None, BN],
-            reduction=[4],
-        ),
-        dict(use_scale=False),
-    ],
-    'PSAConv2d': options(
-        out_channels=[64],
-        stride=[1, 2],
-        groups=[(1, 2, 4, 8)],
-        reduction=[4],
+    'CoordAtt': dict(
+        reduction=reduction, min_channels=st.integers(1, 9), norm_cfg=norm_cfg
     ),
-    'SCSE': options(fusion=['max', 'add'], reduction=[4]),
-    'SE': options(reduction=[2, 16, 64], bias=[True, False]),
-    'SimAM': options(lambda_=[1e-4, 0.1]),
-    'TripletAttention': options(kernel_size=[5, 7]),
+    'FCA': dict(
+        reduction=reduction,
+        dct_size=st.integers(7, 20),
+        frequencies=st.sampled_from(['top16', 'low1', 'bot8', [(0, 6)]]),
+    ),
+    'PSAConv2d': dict(
+        out_channels=st.sampled_from([16, 64]),
+        stride=st.integers(1, 2),
+        groups=st.just((1, 2, 4, 4)),
+        reduction=st.integers(1, 4),
+    ),
+    'SimAM': dict(lambda_=st.floats(1e-5, 1)),
+    'TripletAttention': dict(kernel_size=odd, norm_cfg=norm_cfg),
 }
 
 
 def test_every_module_has_a_formula():
     assert FORMULAS.keys() == MODULES.keys() | {'PSAConv2d'}
-    assert FORMS.keys() <= FORMULAS.keys()
 
 
-def label(value):
-    return value if isinstance(value, str) else str(list(value.values()))
-
-
-@pytest.mark.parametrize(
-    ('name', 'arguments'),
-    [(name, form) for name in FORMULAS for form in FORMS.get(name, [{}])],
-    ids=label,
-)
-def test_formula(name, arguments):
-    """In eval and in train mode, on maps that are not square."""
-    for shape in SHAPES:
-        extra = {}
-        if name == 'GE' and arguments['variant'] != 'theta_minus':
-            extra = {} if arguments['extent'] else {'spatial_size': shape[2:]}
-        torch.manual_seed(0)
-        module = getattr(ma, name)(32, **arguments, **extra)
-        randomise(module).double()
-        x = torch.randn(shape, dtype=torch.double)
-        for training in (False, True):
-            if training and shape[0] == 1:
-                continue  # batch norm of one value
-            module.train(training)
-            y, expected = module(x), FORMULAS[name](module, x)
-            assert expected.std() > 1e-3
-            # The basis of FCA is kept in float32.
-            rtol = 1e-6 if name == 'FCA' else 1e-9
-            torch.testing.assert_close(y, expected, rtol=rtol, atol=1e-9)
+@pytest.mark.parametrize('name', FORMULAS)
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(data=st.data())
+def test_formula(name, data):
+    """In eval and in train mode, with arguments that hypothesis chooses."""
+    cfg = {k: data.draw(s) for k, s in ARGUMENTS.get(name, {}).items()}
+    channels = 16 * data.draw(st.integers(1, 3))
+    # At least two: group norm and sub-sampling refuse a single value.
+    height, width = data.draw(st.integers(2, 14)), data.draw(st.integers(2, 9))
+    if cfg.get('extent') == 0 and cfg['variant'] != 'theta_minus':
+        cfg['spatial_size'] = (height, width)
+    with_alpha = name in MODULES and takes_alpha(name)
+    if with_alpha:
+        cfg['identity_init'] = True
+    torch.manual_seed(0)
+    module = randomise(getattr(ma, name)(channels, **cfg)).double()
+    gates = [m for m in module.modules() if isinstance(m, ma.Gate)]
+    x = torch.randn(2, channels, height, width, dtype=torch.double)
+    for training, alpha in itertools.product((False, True), (0, 1)):
+        module.train(training)
+        for gate in gates:
+            if gate.alpha is not None:
+                gate.alpha.data.fill_(alpha)
+        y = module(x)
+        if with_alpha and not alpha:
+            assert torch.equal(y, x)
+            continue
+        expected = FORMULAS[name](module, x)
+        # The basis of FCA is kept in float32.
+        rtol = 1e-6 if name == 'FCA' else 1e-9
+        torch.testing.assert_close(y, expected, rtol=rtol, atol=1e-9)
+        if not training:
+            # A batch is as good as its images one by one.
+            alone = torch.cat([module(image) for image in x.split(1)])
+            torch.testing.assert_close(y, alone)
 
 
 @pytest.mark.parametrize('channels', [300, 515])
@@ -145,36 +160,23 @@ def test_eca_tap_by_tap(shape, kernel_size):
         torch.testing.assert_close(module(x)[n, c], expected)
 
 
-@pytest.mark.parametrize(
-    ('channels', 'size'),
-    [(64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)],
-)
-def test_eca_adaptive_kernel_size(channels, size):
-    """The sizes of the authors' code for their gamma = 2, b = 1.
-
-    At C = 128 and 2048 two odd sizes are as near; it rounds up.
-    """
-    assert ma.ECA(channels).conv.kernel_size == (size,)
-
-
-def test_eca_gamma_and_b():
+def test_sizes_that_follow_from_the_channels():
+    # At C = 128 and 2048 two odd sizes are as near; the authors round up.
+    sizes = {64: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 2048: 7}
+    assert {c: ma.ECA(c).conv.kernel_size[0] for c in sizes} == sizes
     # |(log2(256) + 3) / 1| = 11
     assert ma.ECA(256, gamma=1, b=3).conv.kernel_size == (11,)
-
-
-def test_se_by_hand():
-    """Means 1 and 3, hidden 1 - 3 + 4 = 2, logits 2 and -2."""
-    module = ma.SE(2, reduction=2)
-    state = {
-        'fc1.weight': torch.tensor([[1.0, -1.0]]),
-        'fc1.bias': torch.tensor([4.0]),
-        'fc2.weight': torch.tensor([[1.0], [-1.0]]),
-        'fc2.bias': torch.tensor([0.0, 0.0]),
-    }
-    module.load_state_dict(state)
-    x = torch.tensor([[[[0.0, 2.0]], [[2.0, 4.0]]]])
-    expected = [[[[0.0, 1.761594]], [[0.238406, 0.476812]]]]
-    torch.testing.assert_close(module(x), torch.tensor(expected))
+    sizes = {64: 7, 256: 56, 512: 28, 1024: 14, 2048: 7}
+    assert {c: ma.FCA(c).dct_size for c in sizes} == sizes
+    strides = {64: 1, 256: 2, 512: 1}
+    assert {c: ma.GSoP(c).reduce.stride[0] for c in strides} == strides
+    assert ma.GSoP(256, mode='position').reduce.stride == (1, 1)
+    assert ma.NonLocal(32).scale == 16**-0.5
+    assert ma.NonLocal(32, use_scale=False).scale == 1
+    assert ma.SE(8, reduction=16).fc1.weight.shape == (1, 8)
+    assert ma.SE(64, reduction=16).fc1.weight.shape == (4, 64)
+    assert ma.CoordAtt(32).conv1.out_channels == 8
+    assert ma.CoordAtt(32, reduction=2).conv1.out_channels == 16
 
 
 @pytest.mark.parametrize(
@@ -224,19 +226,17 @@ def test_scse_takes_the_larger_product():
 def test_fca_basis(frequencies, dct_size):
     """The cosines one by one, at the authors' frequencies."""
     given = {
-        'top16': list(
-            zip(
-                [0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2],
-                [0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2],
-                strict=True,
-            )
+        'top16': zip(
+            [0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2],
+            [0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2],
+            strict=True,
         ),
         'low4': [(0, 0), (0, 1), (1, 0), (1, 1)],
         'bot2': [(6, 6), (1, 4)],
     }
     pairs = frequencies
     if isinstance(frequencies, str):
-        pairs = given[frequencies]
+        pairs = list(given[frequencies])
 
     def basis(f, t):
         f = f * (dct_size // 7)
@@ -248,43 +248,3 @@ def test_fca_basis(frequencies, dct_size):
         numbers = [pair[index] for pair in pairs]
         expected = [[basis(f, t) for t in range(dct_size)] for f in numbers]
         torch.testing.assert_close(found, torch.tensor(expected))
-
-
-def test_fca_default_sizes():
-    sizes = {c: ma.FCA(c).dct_size for c in (64, 256, 512, 1024, 2048)}
-    assert sizes == {64: 7, 256: 56, 512: 28, 1024: 14, 2048: 7}
-
-
-def test_gsop_default_strides():
-    strides = {c: ma.GSoP(c).reduce.stride[0] for c in (64, 256, 512)}
-    assert strides == {64: 1, 256: 2, 512: 1}
-    assert ma.GSoP(256, mode='position').reduce.stride == (1, 1)
-
-
-def test_nonlocal_scale_is_of_the_inner_channels():
-    assert ma.NonLocal(32).scale == 16**-0.5
-    assert ma.NonLocal(32, use_scale=False).scale == 1
-
-
-def test_hidden_channels():
-    assert ma.SE(8, reduction=16).fc1.weight.shape == (1, 8)
-    assert ma.SE(64, reduction=16).fc1.weight.shape == (4, 64)
-    assert ma.CoordAtt(32).conv1.out_channels == 8
-    assert ma.CoordAtt(32, reduction=2).conv1.out_channels == 16
-
-
-@pytest.mark.parametrize('alpha', [0.0, 0.25, 1.0])
-def test_identity_start_interpolates(alpha):
-    """1 + alpha (g - 1), exactly x at 0 and exactly the paper's at 1."""
-    module = ma.ECA(16, kernel_size=3, identity_init=True).double()
-    randomise(module)
-    with torch.no_grad():
-        module.alpha.fill_(alpha)
-    x = torch.randn(2, 16, 5, 6, dtype=torch.double)
-    gate = module.gate(x)
-    expected = x * (1 + alpha * (gate - 1))
-    torch.testing.assert_close(module(x), expected, rtol=1e-14, atol=0)
-    if alpha == 0:
-        assert torch.equal(module(x), x)
-    if alpha == 1:
-        assert torch.equal(module(x), x * gate)
