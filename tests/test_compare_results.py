@@ -486,6 +486,7 @@ def test_resumed(tmp_path):
     assert 'learning rate 0.005, before 0.01' in note
     assert 'kernel sizes 5, 5, 5, 7, before 3, 5, 5, 7' in note
     assert 'detector' not in note
+    assert "attention's start" not in note
     assert training.facts['learning rate'] == '0.005'
     # Only the first run's start is one.
     assert training.facts["attention's start"] == 'from the weights'

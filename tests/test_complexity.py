@@ -39,6 +39,7 @@ def count(module, *shape):
         (nn.Conv2d(8, 6, 3, bias=False), (1, 8, 7, 5), 15 * 9 * 8 * 6),
         (nn.Conv2d(8, 6, 3, groups=2), (1, 8, 7, 5), 15 * (9 * 8 * 3 + 6)),
         (nn.ConvTranspose2d(4, 6, 2, 2), (1, 4, 3, 5), 60 * (4 * 24 + 6)),
+        (nn.ConvTranspose2d(4, 6, 2, 2, groups=2), (1, 4, 3, 5), 60 * 54),
         (nn.Linear(8, 6), (10, 8), 10 * 48),
         (nn.BatchNorm2d(4), (1, 4, 5, 6), 2 * 120),
         (nn.ReLU(inplace=True), (1, 4, 5, 6), 120),
