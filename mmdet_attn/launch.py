@@ -12,7 +12,7 @@ from mmdet_attn.errors import InputError
 
 
 def prepare_launch(cfg: Config, launcher: str) -> None:
-    """Make ``launcher`` work on this machine, on CPU as on GPU.
+    """Make `launcher` work on this machine, on CPU as on GPU.
 
     mmengine binds every process to a GPU; without one, the process group is
     started here, before the runner would, and the model is wrapped without

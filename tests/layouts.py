@@ -36,7 +36,7 @@ def resnet(
     stem='',
     classifier='fc',
 ):
-    """Torchvision's names; ``module`` adds keys to a block."""
+    """Torchvision's names; `module` adds keys to a block."""
     if deep:
         keys = {
             'conv1.0.weight': (32, 3, 3, 3),
@@ -207,7 +207,7 @@ def mmpretrain(keys):
 
 
 def mobilenet(expand, last, classifier):
-    """``expand`` and its like give the keys of a block."""
+    """`expand` and its like give the keys of a block."""
     keys = {'features.0.0.weight': (32, 3, 3, 3)} | norm('features.0.1', 32)
     channels, number = 32, 1
     plan = (16, 24, 32, 64, 96, 160, 320)

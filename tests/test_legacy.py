@@ -73,7 +73,7 @@ def decode(boxes, deltas, stds, shape):
 
 
 def nms(boxes, scores, threshold, one=1):
-    """Indices that stay, best first; ``one`` is what a size adds."""
+    """Indices that stay, best first; `one` is what a size adds."""
     area = (boxes[:, 2] - boxes[:, 0] + one) * (
         boxes[:, 3] - boxes[:, 1] + one
     )
@@ -90,7 +90,7 @@ def nms(boxes, scores, threshold, one=1):
 
 
 def multiclass_nms(boxes, scores, low, threshold, number):
-    """Per class; boxes ``(N, classes, 4)``, scores ``(N, classes)``."""
+    """Per class; boxes ``(N, classes, 4)`, scores `(N, classes)``."""
     found = []
     for label in range(scores.shape[1]):
         chosen = np.flatnonzero(scores[:, label] > low)

@@ -1,1 +1,1 @@
-"""The commands, one file each; ``tools/`` holds thin fronts to them."""
+"""The commands, one file each; `tools/` holds thin fronts to them."""
