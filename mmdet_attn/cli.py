@@ -1,4 +1,4 @@
-"""What the commands share: arguments, config, errors."""
+"""Arguments, checks and configs that the commands share."""
 
 import argparse
 import os

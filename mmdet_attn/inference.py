@@ -1,4 +1,4 @@
-"""What the tools that look at images share: arguments, images, detectors."""
+"""Arguments, images and detectors of the tools that look at images."""
 
 import argparse
 from collections import Counter

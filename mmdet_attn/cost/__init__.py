@@ -1,1 +1,1 @@
-"""What attention costs: parameters, FLOPs, time and memory."""
+"""The cost of attention: parameters, FLOPs, time and memory."""

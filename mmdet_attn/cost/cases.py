@@ -1,4 +1,4 @@
-"""What the benchmark compares: modules with formulas, networks with plain."""
+"""The cases of the benchmark: modules and formulas, networks and plain."""
 
 import os
 from collections.abc import Iterable, Iterator

@@ -1,1 +1,1 @@
-"""What attention does: its gates over images, as PNGs and one HTML page."""
+"""Show the gates of a detector over images: PNGs and one HTML page."""

@@ -1,4 +1,4 @@
-"""Which images make one curve: those of a class, or each image its own."""
+"""Group images for curves: by class, or each image alone."""
 
 import json
 from collections import Counter

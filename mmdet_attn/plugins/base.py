@@ -1,4 +1,4 @@
-"""What every attention module shares: the contract and the identity start."""
+"""The contract and the identity start of all attention modules."""
 
 import functools
 import inspect
@@ -74,9 +74,9 @@ class Attention(ShowArguments, BaseModule):
         super().__init__()
         self.in_channels = self._positive('in_channels', in_channels)
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """From a map `(N, C, H, W)` to one of the same shape."""
-        raise NotImplementedError
 
     @classmethod
     def _check(cls, good: bool, name: str, rule: str, value: Any) -> None:

@@ -91,7 +91,7 @@ class Fit:
         ]
 
     def problem(self, way_out: str = '') -> str | None:
-        """What does not fit, grouped, with the likely causes.
+        """List what does not fit, with the likely causes.
 
         Args:
             way_out: The last line.

@@ -167,7 +167,7 @@ def backbone_part(
 
 
 def _mmengine_globals() -> list:
-    """What mmengine stores beside tensors: its log buffers, in numpy."""
+    """The classes that mmengine stores beside tensors: its log buffers."""
     core = np._core if hasattr(np, '_core') else np.core
     array = core.multiarray
     return [

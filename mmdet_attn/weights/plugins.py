@@ -1,4 +1,4 @@
-"""Which modules of a network are plugins, and how each of them starts."""
+"""Find the plugins of a network and how they start."""
 
 import re
 from collections.abc import Mapping

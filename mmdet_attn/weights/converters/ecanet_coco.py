@@ -28,7 +28,7 @@ HEADS = {
 
 
 def detector_of(state: State) -> str:
-    """Which detector of `HEADS` the weights are of.
+    """Name the detector of `HEADS` that the weights belong to.
 
     Raises:
         InputError: They are of none, not of 1.x or not of the 80 classes of

@@ -1,4 +1,4 @@
-"""What a converter is: data about the checkpoints of one source."""
+"""A converter: data about the checkpoints of one source."""
 
 import re
 from collections import Counter

@@ -59,7 +59,7 @@ def target_cfg(config: str, converted: Mapping[str, Tensor]) -> dict[str, Any]:
 def untested_differences(
     trained: Mapping[str, Any], given: Mapping[str, Any]
 ) -> list[str]:
-    """What differs between two backbones and shows in no tensor's shape.
+    """List differences of two backbones that no tensor's shape shows.
 
     Args:
         trained: The config of the backbone that the weights are of.
