@@ -104,6 +104,9 @@ def main(args):
     table.add_row('loss and AP', str(curves))
     table.add_row('checkpoint', str(checkpoint))
     Console().print(table)
+    activate = Path(sys.prefix, 'bin', 'activate')
+    if activate.is_file() and 'VIRTUAL_ENV' not in os.environ:
+        print(f'Next: source {short(activate)}')
     print(
         'Next: your own data in COCO format, with the same tools:\n'
         f'  mmdet-attn train {short(CONFIG)} --data-root DIR\n'
