@@ -106,7 +106,7 @@ def main(args):
     Console().print(table)
     activate = Path(sys.prefix, 'bin', 'activate')
     if activate.is_file() and 'VIRTUAL_ENV' not in os.environ:
-        print(f'Next: source {short(activate)}')
+        print(f'To use its environment: source {short(activate)}')
     print(
         'Next: your own data in COCO format, with the same tools:\n'
         f'  mmdet-attn train {short(CONFIG)} --data-root DIR\n'
