@@ -115,14 +115,13 @@ def run_here(*command) -> tuple[int, str]:
     return code, stream.getvalue()
 
 
-def user_error(*command, process=False) -> str:
+def user_error(*command) -> str:
     """The one message of a command that must fail on bad input.
 
-    Scripts run in this process, which need not import everything again;
-    `process` is for those that come as far as a runner.
+    Python scripts run in this process, which has imported everything.
     """
     command = [str(part) for part in command]
-    if process or not command[0].endswith('.py'):
+    if not command[0].endswith('.py'):
         output = run_tool(*command, ok=False)
         assert 'Traceback' not in output, output[-3000:]
         return output

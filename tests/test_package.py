@@ -1,6 +1,7 @@
 """Import, packaging and the environment that make sets up."""
 
 import ast
+import functools
 import os
 import re
 import shutil
@@ -242,6 +243,31 @@ def test_setup_without_compiler(setup_env, monkeypatch):
         setup_env.check_compiler()
     assert 'no C++ compiler (no-such-compiler)' in str(stop.value)
     assert 'apt-get install build-essential' in str(stop.value)
+
+
+def test_cut_build_leaves_no_wheel(setup_env, monkeypatch, tmp_path):
+    """Only what pip has written to its end is taken from the cache."""
+    monkeypatch.setattr(setup_env, 'CACHE', tmp_path)
+
+    def build(step, command, log, interrupt, **variables):
+        folder = Path(command[command.index('-w') + 1])
+        folder.mkdir(exist_ok=True)
+        (folder / 'mmcv-2.1.0-py3-none-any.whl').touch()
+        if interrupt:
+            raise KeyboardInterrupt
+
+    for interrupt in (True, False):
+        monkeypatch.setattr(
+            setup_env, 'run', functools.partial(build, interrupt=interrupt)
+        )
+        arguments = sys.executable, 'mmcv==2.1.0', tmp_path / 'log'
+        if interrupt:
+            with pytest.raises(KeyboardInterrupt):
+                setup_env.mmcv_wheel(*arguments)
+            assert not list(tmp_path.glob('*/*.whl'))
+        else:
+            folder = setup_env.mmcv_wheel(*arguments)
+            assert len(list(folder.glob('*.whl'))) == 1
 
 
 def test_every_stack_is_pinned(setup_env, monkeypatch):

@@ -236,7 +236,7 @@ def mmcv_wheel(python, pin, log):
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
         # No cache of pip's: it does not tell one torch from another.
         flags = ['--no-cache-dir', '--no-deps', '--no-build-isolation', '-v']
-        flags += ['--no-binary', ':all:', '-w', folder]
+        flags += ['--no-binary', ':all:', '-w', folder / 'built']
         run(
             f'build {pin} with {kind.upper()} ops, once for this Python and '
             'torch (5 to 8 minutes on 2 cores)',
@@ -249,6 +249,9 @@ def mmcv_wheel(python, pin, log):
             # ninja on the path: without it setuptools compiles on one core.
             PATH=f'{Path(python).parent}:{os.environ["PATH"]}',
         )
+        # pip copies a wheel to where it is wanted, and a copy can be cut.
+        for wheel in (folder / 'built').glob('*.whl'):
+            wheel.rename(folder / wheel.name)
     return folder
 
 
