@@ -1,5 +1,6 @@
 """The contract and the identity start of all attention modules."""
 
+import contextlib
 import functools
 import inspect
 from abc import abstractmethod
@@ -48,7 +49,17 @@ def _keep_arguments(init: Callable) -> Callable:
     def wrapped(self: ShowArguments, *args: Any, **kwargs: Any) -> None:
         # The constructor of a base class must not replace them.
         self.__dict__.setdefault('_arguments', (args, kwargs))
-        init(self, *args, **kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except TypeError as error:
+            # An argument that is unknown or missing stays a TypeError.
+            with contextlib.suppress(TypeError):
+                inspect.signature(init).bind(self, *args, **kwargs)
+                raise InputError(
+                    f'{type(self).__name__}: an argument of {self!r} has a '
+                    f'wrong type: {error}.'
+                ) from error
+            raise
 
     return wrapped
 

@@ -44,6 +44,11 @@ def build_norm(
     """
     if norm_cfg is None:
         return nn.Identity()
+    if not isinstance(norm_cfg, Mapping):
+        raise InputError(
+            f'{owner}: norm_cfg must be a dict with a type, or None, got '
+            f'{norm_cfg!r}.'
+        )
     cfg = dict(norm_cfg)
     kind = cfg.pop('type', None)
     if kind not in NORMS:
