@@ -4,7 +4,8 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
-from mmdet_attn.launch import build_runner
+from mmdet_attn.launch import build_runner, resume_at_start
+from mmdet_attn.training.alone import lock
 from mmdet_attn.weights.load import read_ahead
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
@@ -33,6 +34,7 @@ def make_parser():
 
 def main(args):
     cfg = load_config(args, 'train', 'val')
+    lock(cfg.work_dir, args.launcher)
 
     if args.amp:
         from mmengine.device import get_device
@@ -48,6 +50,7 @@ def main(args):
                 'auto_scale_lr.base_batch_size to scale from.'
             )
         cfg.auto_scale_lr.enable = True
+    args.resume = resume_at_start(args.resume, cfg.work_dir)
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
