@@ -17,6 +17,7 @@ _LAZY = {
     'AttentionMobileNetV2': 'mmdet_attn.backbones',
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
+    'CheckpointHook': 'mmdet_attn.training.checkpoints',
     'FastCocoMetric': 'mmdet_attn.evaluation.coco_metric',
     'LegacyBoxCoder': 'mmdet_attn.mmdet1',
     'LegacyRetinaHead': 'mmdet_attn.mmdet1',

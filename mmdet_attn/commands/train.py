@@ -1,10 +1,9 @@
 """Train a detector."""
 
-from mmengine.runner import find_latest_checkpoint
-
 from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
+from mmdet_attn.training.checkpoints import newest_checkpoint, save_safely
 from mmdet_attn.weights.load import read_ahead
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
@@ -48,12 +47,14 @@ def main(args):
                 'auto_scale_lr.base_batch_size to scale from.'
             )
         cfg.auto_scale_lr.enable = True
+    checkpoint_folder = save_safely(cfg)
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        latest = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-        if latest:
-            read_ahead(latest, args.trust_checkpoint)
+        if args.resume == 'auto':
+            args.resume = newest_checkpoint(checkpoint_folder)
+        else:
+            read_ahead(args.resume)
+        cfg.resume = args.resume is not None
+        cfg.load_from = args.resume and str(args.resume)
 
     runner = build_runner(cfg)
     runner.register_hook(FrozenPluginHook())
