@@ -3,8 +3,8 @@
 from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
-from mmdet_attn.training.checkpoints import newest_checkpoint, save_safely
-from mmdet_attn.weights.load import read_ahead
+from mmdet_attn.training.checkpoints import save_safely, use_resume
+from mmdet_attn.training.finite import FiniteHook
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
 
@@ -27,6 +27,11 @@ def make_parser():
         help='carry on from this checkpoint; without a name, from the '
         'latest one in the work directory',
     )
+    parser.add_argument(
+        '--allow-nan',
+        action='store_true',
+        help='go on when losses, gradients or weights are NaN or infinite',
+    )
     return parser
 
 
@@ -47,15 +52,11 @@ def main(args):
                 'auto_scale_lr.base_batch_size to scale from.'
             )
         cfg.auto_scale_lr.enable = True
-    checkpoint_folder = save_safely(cfg)
-    if args.resume:
-        if args.resume == 'auto':
-            args.resume = newest_checkpoint(checkpoint_folder)
-        else:
-            read_ahead(args.resume)
-        cfg.resume = args.resume is not None
-        cfg.load_from = args.resume and str(args.resume)
+    folder = save_safely(cfg)
+    use_resume(cfg, args.resume, folder, args.allow_nan)
 
     runner = build_runner(cfg)
     runner.register_hook(FrozenPluginHook())
+    if not args.allow_nan:
+        runner.register_hook(FiniteHook())
     runner.train()

@@ -1,6 +1,8 @@
 """Checkpoints that survive a kill or a full disk, and the newest of them."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,13 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.weights.load import read_ahead, read_checkpoint
+from mmdet_attn.weights.load import (
+    read_ahead,
+    read_checkpoint,
+    refuse_not_finite,
+)
 from mmdet_attn.weights.save import (
+    check_folder,
     remove_parts,
     write_bytes,
     write_checkpoint,
@@ -66,6 +73,8 @@ class CheckpointHook(hooks.CheckpointHook):
     removes first and writes in place. Other storage than local disks is left
     to mmengine.
 
+    Hooks may have a method `before_saving(runner)`. All processes call it.
+
     Takes mmengine's arguments.
     """
 
@@ -102,12 +111,14 @@ class CheckpointHook(hooks.CheckpointHook):
         name = f'iter_{done}.pth'
         if self.last_ckpt and Path(self.last_ckpt).name == name:
             return  # by iterations, it was saved a moment ago
+        runner.call_hook('before_saving')
         meta = dict(epoch=runner.epoch, iter=done)
         self._save(runner, name, meta, within_epoch=name)
 
     def _save_checkpoint_with_step(
         self, runner: Any, step: int, meta: dict
     ) -> None:
+        runner.call_hook('before_saving')
         if not isinstance(self.file_backend, SafeLocalBackend):
             super()._save_checkpoint_with_step(runner, step, meta)
             return
@@ -154,6 +165,7 @@ class CheckpointHook(hooks.CheckpointHook):
             self.file_backend.remove_outdated()
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        runner.call_hook('before_saving')
         super()._save_best_checkpoint(runner, metrics)
         if isinstance(self.file_backend, SafeLocalBackend):
             self.file_backend.remove_outdated()
@@ -174,16 +186,61 @@ def save_safely(cfg: Config) -> Path:
 
     Returns:
         The folder that gets the checkpoints.
+
+    Raises:
+        InputError: It cannot be written.
     """
     default = cfg.setdefault('default_hooks', ConfigDict())
-    first = default.setdefault('checkpoint', dict(type='CheckpointHook'))
+    first = default.setdefault(
+        'checkpoint', dict(type='CheckpointHook', interval=1)
+    )
     for hook in (first, *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and _is_mmengines(hook['type']):
             hook['type'] = 'mmdet_attn.CheckpointHook'
+    folder = Path(cfg.work_dir)
+    check_folder(folder)
     out_dir = first and first.get('out_dir')
-    if not out_dir or out_dir == cfg.work_dir:
-        return Path(cfg.work_dir)
-    return Path(out_dir, Path(cfg.work_dir).name)
+    if out_dir and out_dir != cfg.work_dir and '://' not in str(out_dir):
+        folder = Path(out_dir, folder.name)
+        check_folder(folder)
+    return folder
+
+
+def use_resume(
+    cfg: Config, resume: str | None, folder: Path, allow_nan: bool = False
+) -> None:
+    """Let a config carry on from a checkpoint, which is read here.
+
+    Args:
+        cfg: The config of a training; its own `resume` counts too.
+        resume: A checkpoint, `'auto'` for the newest, None for none.
+        folder: Where the checkpoints of the training are.
+        allow_nan: As of `newest_checkpoint`.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or no one can be resumed.
+    """
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    if resume is None:
+        if old := next(folder.glob('*.pth'), None):
+            print_log(
+                f'{folder} has checkpoints of another training ({old.name}), '
+                'which this one overwrites; --resume carries on.',
+                'current',
+                logging.WARNING,
+            )
+        return
+    if resume == 'auto':
+        newest = newest_checkpoint(folder, allow_nan)
+        resume = newest and str(newest)
+    else:
+        read_ahead(resume)
+    cfg.resume = resume is not None
+    if resume:
+        cfg.load_from = resume
+    else:
+        print_log(f'{folder} has no checkpoint yet: the training starts.')
 
 
 def _is_mmengines(kind: str | type) -> bool:
@@ -205,7 +262,9 @@ def save_now(runner: Any) -> None:
             return
 
 
-def newest_checkpoint(work_dir: str | Path) -> Path | None:
+def newest_checkpoint(
+    work_dir: str | Path, allow_nan: bool = False
+) -> Path | None:
     """The newest complete checkpoint in a folder, to carry on from.
 
     What `last_checkpoint` says does not matter. Damaged files are skipped
@@ -214,34 +273,26 @@ def newest_checkpoint(work_dir: str | Path) -> Path | None:
 
     Args:
         work_dir: The folder with the checkpoints of a training.
+        allow_nan: Whether weights may be NaN or infinite.
 
     Raises:
         InputError: There are checkpoints, and none can be resumed.
     """
     files = [f for f in Path(work_dir).glob('*') if f.suffix in SUFFIXES]
-    found, skipped = [], []
+    found, newest = [], None
     for file in files:
-        try:
+        with _or_warn():
             content = read_checkpoint(str(file), only_structure=True)
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        meta = content.get('meta') or {}
-        if 'optimizer' in content and 'iter' in meta:
-            found.append((meta['iter'], meta['epoch'], file))
-    newest = None
+            meta = content.get('meta') or {}
+            if 'optimizer' in content and 'iter' in meta:
+                found.append((meta['iter'], meta['epoch'], file))
     for *_, file in sorted(found, reverse=True):
-        try:
-            read_ahead(str(file))
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        newest = file
-        break
-    for reason in skipped:
-        print_log(
-            f'Skipped: {reason}', logger='current', level=logging.WARNING
-        )
+        with _or_warn():
+            content = read_ahead(str(file))
+            if not allow_nan:
+                refuse_not_finite(str(file), content)
+            newest = file
+            break
     if files and newest is None:
         raise InputError(
             f'--resume: none of {len(files)} checkpoint(s) in {work_dir} can '
@@ -249,3 +300,12 @@ def newest_checkpoint(work_dir: str | Path) -> Path | None:
             'away to start afresh, or give a checkpoint: --resume FILE.'
         )
     return newest
+
+
+@contextmanager
+def _or_warn() -> Iterator[None]:
+    """Show an InputError as a warning."""
+    try:
+        yield
+    except InputError as error:
+        print_log(f'Skipped: {error}', 'current', logging.WARNING)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -175,6 +176,34 @@ def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
+
+
+def not_finite(state: Mapping[str, Any]) -> list[str]:
+    """The names of tensors with a value that is NaN or infinite."""
+    return [
+        name
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not value.isfinite().all()
+    ]
+
+
+def refuse_not_finite(address: str, checkpoint: dict) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        InputError: Some are.
+    """
+    state = state_dict_of(checkpoint)
+    names = not_finite(state)
+    if names:
+        raise InputError(
+            f'{address}: {len(names)} of {len(state)} tensors have values '
+            f'that are NaN or infinite ({", ".join(names[:3])}'
+            f'{", ..." if len(names) > 3 else ""}): the training that wrote '
+            'it diverged; take an earlier checkpoint.'
+        )
 
 
 def backbone_part(

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
@@ -65,6 +66,22 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Make a folder, and refuse one that cannot be written.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b'0')
+    except OSError as error:
+        raise InputError(
+            f'{folder}: no file can be written there ({error.strerror}).'
+        ) from None
 
 
 def remove_parts(folder: str | Path) -> None:
