@@ -5,6 +5,8 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
 from mmdet_attn.training.checkpoints import save_safely, use_resume
 from mmdet_attn.training.finite import FiniteHook
+from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
+from mmdet_attn.training.stopping import StopHook, restore_signals
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
 
@@ -54,9 +56,13 @@ def main(args):
         cfg.auto_scale_lr.enable = True
     folder = save_safely(cfg)
     use_resume(cfg, args.resume, folder, args.allow_nan)
+    train_exactly(cfg)
 
     runner = build_runner(cfg)
     runner.register_hook(FrozenPluginHook())
     if not args.allow_nan:
         runner.register_hook(FiniteHook())
-    runner.train()
+    runner.register_hook(StopHook())
+    runner.register_hook(ExactResumeHook())
+    with restore_signals():
+        runner.train()

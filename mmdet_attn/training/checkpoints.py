@@ -101,17 +101,17 @@ class CheckpointHook(hooks.CheckpointHook):
         name = Path(path).name
         return self.file_backend.join_path(self.out_dir, name)
 
-    def save_now(self, runner: Any) -> None:
-        """Save what `--resume` needs, within an epoch.
-
-        Called by a hook's `after_train_iter`, in all processes. The next
-        checkpoint replaces it.
-        """
-        done = runner.iter + 1
+    def save_now(self, runner: Any, validating: bool = False) -> None:
+        """Save what `--resume` needs: see the function of this name."""
+        done = runner.iter + (not validating)
         name = f'iter_{done}.pth'
-        if self.last_ckpt and Path(self.last_ckpt).name == name:
-            return  # by iterations, it was saved a moment ago
-        runner.call_hook('before_saving')
+        same = [name]
+        if validating and self.by_epoch:
+            same.append(self.filename_tmpl.format(runner.epoch))
+        if self.last_ckpt and Path(self.last_ckpt).name in same:
+            return  # it was saved a moment ago
+        if not validating:
+            runner.call_hook('before_saving')
         meta = dict(epoch=runner.epoch, iter=done)
         self._save(runner, name, meta, within_epoch=name)
 
@@ -249,17 +249,25 @@ def _is_mmengines(kind: str | type) -> bool:
     return kind is hooks.CheckpointHook
 
 
-def save_now(runner: Any) -> None:
+def save_now(runner: Any, validating: bool = False) -> str | None:
     """Save a checkpoint that `--resume` carries on from, within an epoch.
+
+    The next checkpoint replaces it.
 
     Args:
         runner: mmengine's, with our `CheckpointHook`, after an iteration: a
             hook's `after_train_iter` calls this, in all processes.
+        validating: Whether a hook's `after_val_iter` calls this instead, in
+            any process.
+
+    Returns:
+        The checkpoint; None if the training has no such hook.
     """
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
-            hook.save_now(runner)
-            return
+            hook.save_now(runner, validating)
+            return hook.last_ckpt
+    return None
 
 
 def newest_checkpoint(

@@ -64,7 +64,8 @@ def read_ahead(address: str, trust: bool | None = None) -> dict:
     """
     if trust is not None:
         register(trust)
-    _ahead[address] = read_checkpoint(address)
+    if address not in _ahead:
+        _ahead[address] = read_checkpoint(address)
     return _ahead[address]
 
 
