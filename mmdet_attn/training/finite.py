@@ -99,7 +99,7 @@ class FiniteHook(Hook):
         bad = [
             f'{name} {float(value)}'
             for name, value in losses.items()
-            if not value.isfinite().all()
+            if name != 'loss' and not value.isfinite().all()
         ]
         here = []
         if bad:
