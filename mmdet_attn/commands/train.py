@@ -3,6 +3,7 @@
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_attn.cli import config_parser, load_config
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.load import read_ahead
@@ -57,4 +58,5 @@ def main(args):
 
     runner = build_runner(cfg)
     runner.register_hook(FrozenPluginHook())
-    runner.train()
+    with config_errors(cfg):
+        runner.train()
