@@ -3,10 +3,19 @@
 import argparse
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 from mmengine.config import Config, DictAction
 
+from mmdet_attn.config_checks import (
+    check_data,
+    check_names,
+    check_options,
+    check_parts,
+    check_unchanged,
+)
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
@@ -65,6 +74,19 @@ def check_output(flag: str, file: str | None, *suffixes: str) -> None:
         raise InputError(f'{flag} {file}: there is no such folder.')
     if Path(file).is_dir():
         raise InputError(f'{flag} {file}: this is a folder, not a file.')
+
+
+def check_work_dir(folder: str) -> None:
+    """Refuse a work directory that cannot be made or written."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f'--work-dir {folder} cannot be written ({error.strerror}): give '
+            'a folder, or the name of a new one.'
+        ) from None
 
 
 def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +149,12 @@ def config_parser(
         default=0,
         help='set by older launchers',
     )
+    parser.add_argument(
+        '--new-option',
+        action='store_true',
+        help='let --cfg-options set keys that the config does not have and '
+        'that nothing here is known to read',
+    )
     add_trust_checkpoint(parser)
     return parser
 
@@ -143,17 +171,26 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     load.register(args.trust_checkpoint)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config_file(config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    check_names(cfg)
+    options = args.cfg_options or {}
+    if not args.new_option:
+        check_options(cfg, options)
+    with config_errors(cfg):
+        cfg.merge_from_dict(options)
+    parts = ('train', 'val') if 'train' in splits else ('test',)
+    check_parts(cfg, parts)
     if args.data_root:
         from mmdet_attn.datasets.coco_folder import use_data_root
 
         use_data_root(cfg, args.data_root, splits)
+        check_unchanged(cfg, options)
+    check_data(cfg, parts)
     if args.eval_backend:
         set_eval_backend(cfg, args.eval_backend)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs', config.stem))
+    check_work_dir(cfg.work_dir)
     prepare_launch(cfg, args.launcher, args.timeout)
     return cfg

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -63,20 +64,21 @@ def load_config_file(name: str | PathLike) -> Config:
     """Read a config by its path or as `package::file`.
 
     Raises:
-        InputError: There is no such package or file.
+        InputError: There is no such package or file, or it cannot be read.
     """
-    return Config.fromfile(find_config(name))
+    file = find_config(name)
+    with config_errors():
+        return Config.fromfile(file)
 
 
 def _base_path(name: str, config: str) -> tuple[str, str | None]:
     """The file of a `_base_`, and the scope for what it builds."""
     package, is_named, _ = name.partition('::')
     if not is_named:
-        return _mmengines_base_path(name, config)
+        return str(find_config(Path(config).parent / name)), None
     # Our configs name mmdet's classes: no scope of their own.
     scope = None if package == PACKAGE.name else package
     return str(find_config(name)), scope
 
 
-_mmengines_base_path = Config._get_cfg_path
 Config._get_cfg_path = staticmethod(_base_path)  # type: ignore[method-assign]

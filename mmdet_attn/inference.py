@@ -12,6 +12,7 @@ from mmdet_attn.cli import (
     check_device,
     require_stack,
 )
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
@@ -122,7 +123,9 @@ def load_inferencer(
     refuse_not_finite(checkpoint, content)
     from mmdet.apis import DetInferencer
 
-    inferencer = DetInferencer(load_config_file(config), checkpoint, device)
+    cfg = load_config_file(config)
+    with config_errors(cfg):
+        inferencer = DetInferencer(cfg, checkpoint, device)
     if strict:
         load_strictly(inferencer.model, state_dict_of(content))
     return inferencer

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 
 
@@ -162,4 +163,6 @@ def build_runner(cfg: Config):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    with config_errors(cfg):
+        return build(cfg)

@@ -10,6 +10,7 @@ from copy import deepcopy
 from mmengine.config import ConfigDict
 
 from mmdet_attn.cli import config_parser, load_config
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.evaluation.report import write_reports
@@ -105,5 +106,6 @@ def main(args):
         runner.test_evaluator.metrics.append(
             DumpDetResults(out_file_path=args.out)
         )
-    runner.test()
+    with config_errors(cfg):
+        runner.test()
     write_reports(runner)

@@ -1,6 +1,7 @@
 """Train a detector."""
 
 from mmdet_attn.cli import config_parser, load_config
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner, resume_at_start
 from mmdet_attn.training.alone import lock
@@ -67,5 +68,5 @@ def main(args):
         runner.register_hook(FiniteHook())
     runner.register_hook(StopHook())
     runner.register_hook(ExactResumeHook())
-    with restore_signals():
+    with config_errors(cfg), restore_signals():
         runner.train()

@@ -1,0 +1,237 @@
+"""Say in one line what is wrong where a config is read or built."""
+
+import inspect
+import os
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import BaseLoop
+
+from mmdet_attn.config_checks import near, walk
+from mmdet_attn.errors import InputError, missing_extra
+
+VARIABLE = 'MMDET_ATTN_TRACEBACK'
+POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
+# What mmengine and mmcv say of an unknown `type`, and Python of an argument.
+UNKNOWN = re.compile(r'is not in the|Cannot find None|None is not a callable')
+ARGUMENT = re.compile(
+    r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'"
+)
+
+
+@contextmanager
+def config_errors(cfg: Config | None = None) -> Iterator[None]:
+    """Show what fails while a config is read or built as an InputError.
+
+    What fails while a loop runs is no mistake of a config and stays as it
+    is. Everything does where the variable `MMDET_ATTN_TRACEBACK` is set.
+
+    Args:
+        cfg: The config. None while it is read.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        calls = list(traceback.walk_tb(error.__traceback__))[::-1]
+        running = any(
+            frame.f_code.co_name == 'run'
+            and isinstance(frame.f_locals.get('self'), BaseLoop)
+            for frame, _ in calls
+        )
+        if os.environ.get(VARIABLE) or running:
+            raise
+        if isinstance(error, ModuleNotFoundError) and missing_extra(error):
+            raise
+        explain = _reading if cfg is None else _building
+        raise InputError(explain(error, calls, cfg)) from error
+
+
+def _text(error: Exception) -> str:
+    """The type and the message of an error, in one line."""
+    said = error.args[0] if isinstance(error, KeyError) else error
+    text = ' '.join(str(said).split()).strip('.')
+    if not text:  # a bare assert
+        text = traceback.extract_tb(error.__traceback__)[-1].line or ''
+    return f'{type(error).__name__}: {_short(text, 300)}. {VARIABLE}=1 shows where.'
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f'{text[:length]} ...'
+
+
+def _reading(error: Exception, calls: list, _: Any) -> str:
+    """The file, the line and the error."""
+    reads = ('_file2dict', '_is_lazy_import')
+    file, line = 'config', getattr(error, 'lineno', None)
+    for frame, _ in calls:
+        if frame.f_code.co_name in reads:
+            file = frame.f_locals['filename']
+            break
+    for frame, number in calls:
+        if frame.f_code.co_filename == file:
+            line = number
+            break
+    why = _text(error)
+    if isinstance(error, RecursionError):
+        why = 'its _base_ leads back to itself.'
+    elif calls[0][0].f_code.co_name == '_substitute_base_vars':
+        why = f'no _base_ has the variable {error}.'
+    return f'{file}{f", line {line}" if line else ""}: {why}'
+
+
+def _building(error: Exception, calls: list, cfg: Config) -> str:
+    """The key in the config and the error."""
+    nodes = [
+        (path, node)
+        for path, node in walk(cfg)
+        if isinstance(node, Mapping) and isinstance(node.get('type'), str)
+    ]
+    message = str(error)
+    if UNKNOWN.search(message):
+        # Where the message has None, the name is in a variable nearby.
+        seen = [v for frame, _ in calls for v in frame.f_locals.values()]
+        named = [v.get('type') if isinstance(v, Mapping) else v for v in seen]
+        named = [v for v in named if isinstance(v, str)]
+        for path, node in nodes:
+            if node['type'] in named and not _find(node['type']):
+                return _unknown(f'{path}.type', node['type'])
+    if found := ARGUMENT.search(message):
+        name, argument = found.groups()
+        having = [(p, n) for p, n in nodes if argument in n]
+        having.sort(key=lambda item: _last(item[1]['type']) != name)
+        for path, node in having:
+            return _unexpected(path, node['type'], argument)
+    for path, node in nodes:
+        if 'plugins' in node and (problem := _plugins(node)):
+            return f'{path}.plugins{problem}'
+    for frame, _ in calls:
+        code = frame.f_code
+        if 'build' not in code.co_name:
+            continue
+        for name in code.co_varnames[: code.co_argcount]:
+            given = frame.f_locals.get(name)
+            for path, node in walk(cfg):
+                if _is_part(node, given):
+                    what = _call(node)
+                    return f'{path}: {what} cannot be built: {_text(error)}'
+    return f'the config cannot be built: {_text(error)}'
+
+
+def _is_part(node: Any, given: Any) -> bool:
+    """Whether a builder was given this part, perhaps with more."""
+    return (
+        isinstance(node, Mapping)
+        and isinstance(given, Mapping)
+        and len(node) > 1
+        and all(given.get(key, _call) == value for key, value in node.items())
+    )
+
+
+def _plugins(host: Mapping) -> str:
+    """What is wrong with the plugins of a ResNet."""
+    wanted = 'dict(cfg=dict(type=...), position=...)'
+    if not isinstance(host['plugins'], (list, tuple)):
+        return f' must be a list of {wanted}, got {host["plugins"]!r}.'
+    for index, plugin in enumerate(host['plugins']):
+        cfg = plugin.get('cfg') if isinstance(plugin, Mapping) else None
+        if not isinstance(cfg, Mapping) or not {'type'} <= cfg.keys():
+            return f'.{index} must be {wanted}, got {plugin!r}.'
+        position, stages = plugin.get('position'), plugin.get('stages')
+        if position not in POSITIONS:
+            rule = f'one of {", ".join(POSITIONS)}'
+            return f'.{index}.position must be {rule}, got {position!r}.'
+        count = host.get('num_stages', 4)
+        if stages is not None and len(stages) != count:
+            return f'.{index}.stages must have {count} values, got {stages}.'
+    if host['plugins'] and host.get('depth') in (18, 34):
+        return (
+            f': {host["type"]}-{host["depth"]} takes none; '
+            "type='mmdet_attn.AttentionResNet' does."
+        )
+    return ''
+
+
+def _call(node: Mapping) -> str:
+    """A part of a config as a call, without what is nested in it."""
+    shown = [
+        f'{key}={_short(repr(value), 40)}'
+        for key, value in node.items()
+        if key not in ('type', '_scope_')
+        and not any(isinstance(v, Mapping) for _, v in walk([value]))
+    ]
+    return f'{_last(node.get("type", ""))}({", ".join(shown)})'
+
+
+def _last(name: str) -> str:
+    return name.rpartition('.')[2]
+
+
+def _unknown(path: str, name: str) -> str:
+    start, dot, last = name.rpartition('.')
+    names = {n for registry in _registries() for n in registry.module_dict}
+    if start == 'mmdet_attn':
+        import mmdet_attn
+
+        names = {n for n in dir(mmdet_attn) if n[0].isupper()}
+    hint = near(last, names, start + dot) or ': is its package imported?'
+    return f'{path}: there is no {name!r}{hint}'
+
+
+def _unexpected(path: str, name: str, argument: str) -> str:
+    text = f'{path}: {name} has no argument {argument}'
+    if argument == 'plugins':
+        hosts = sorted(
+            name
+            for registry in _registries()
+            for name, kind in registry.module_dict.items()
+            if 'plugins' in _arguments(kind)
+        )
+        return (
+            f'{text}: {", ".join(hosts)} have; behind other backbones, '
+            'mmdet_attn.AttentionNeck in model.neck takes attention.'
+        )
+    return text + near(argument, _arguments(_find(name)))
+
+
+def _registries() -> list[Registry]:
+    roots = [
+        value
+        for value in vars(mmengine.registry).values()
+        if isinstance(value, Registry)
+    ]
+    return [r for root in roots for r in (root, *root.children.values())]
+
+
+def _find(name: str) -> Any:
+    """What a `type` names, in any registry."""
+    for registry in _registries():
+        if found := registry.get(name):
+            return found
+    return None
+
+
+def _arguments(kind: Any) -> set[str]:
+    """The arguments of a constructor and of those that it calls."""
+    calls = (
+        [kind]
+        if not inspect.isclass(kind)
+        else [
+            vars(base)['__init__']
+            for base in kind.__mro__
+            if '__init__' in vars(base)
+        ]
+    )
+    return {
+        name
+        for call in calls
+        if callable(call)
+        for name in inspect.signature(call).parameters
+    }
