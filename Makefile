@@ -5,7 +5,8 @@ SETUP = $(ENVIRONMENT) $(if $(PYTHON),--python $(PYTHON))
 DOCS = $(ENVIRONMENT) --stack docs --
 PYTEST = python -m pytest
 
-.PHONY: help demo test test-slow test-all test-openmmlab lint docs docs-serve
+.PHONY: help demo test test-slow test-all test-openmmlab faults faults-short \
+	fuzz lint docs docs-serve
 
 help:
 	@echo 'make demo            train, evaluate and look at a small detector'
@@ -13,6 +14,9 @@ help:
 	@echo 'make test-slow       the other tests, which start trainings'
 	@echo 'make test-all        all tests'
 	@echo "make test-openmmlab  all tests, on OpenMMLab's last releases"
+	@echo 'make faults          kill, fill up, damage and deceive it: a table'
+	@echo 'make faults-short    some of these'
+	@echo 'make fuzz            random files and arguments, for 10 minutes'
 	@echo 'make lint            ruff and mypy'
 	@echo 'make docs            the manual, in site/'
 	@echo 'make docs-serve      the manual, in a browser while you write'
@@ -33,6 +37,18 @@ test-all:
 
 test-openmmlab:
 	@$(SETUP) --stack openmmlab -- $(PYTEST) $(ARGS)
+
+faults:
+	@$(SETUP) -- python tests/faults $(ARGS)
+
+faults-short:
+	@$(SETUP) -- python tests/faults --short $(ARGS)
+
+# Two tests at a time, each for so many seconds.
+FUZZ_SECONDS ?= 280
+fuzz: export FUZZ_SECONDS := $(FUZZ_SECONDS)
+fuzz:
+	@$(SETUP) -- $(PYTEST) -rP -o python_files='*.py' tests/fuzz $(ARGS)
 
 lint:
 	@$(SETUP) -- ruff check .

@@ -26,7 +26,7 @@ from files import checkpoints, pickles, resumes  # noqa: E402
 from inputs import annotations, configs, images  # noqa: E402
 from kills import kills, writes  # noqa: E402
 from lab import VERDICTS, Lab, Try  # noqa: E402
-from machine import collisions, full_disk, read_only  # noqa: E402
+from machine import collisions, cut_network, full_disk, read_only  # noqa: E402
 
 SCENARIOS = {
     'kill': kills,
@@ -34,6 +34,7 @@ SCENARIOS = {
     'full disk': full_disk,
     'read-only folder': read_only,
     'port and folder in use': collisions,
+    'cut network': cut_network,
     'damaged checkpoint': checkpoints,
     'resume from damage': resumes,
     'hostile file': pickles,
@@ -65,10 +66,12 @@ def main() -> int:
             start, results[name] = time.monotonic(), []
             for found in SCENARIOS[name](lab):
                 results[name].append(found)
-                detail = ' '.join(found.detail.split())[-200:]
-                print(f'{name}: {found.name}: {found.verdict} {detail}')
-                sys.stdout.flush()
+                if found.verdict != 'survived':
+                    detail = ' '.join(found.detail.split())[-200:]
+                    print(f'{name}: {found.name}: {found.verdict}: {detail}')
             seconds[name] = time.monotonic() - start
+            print(f'{name}: {len(results[name])} in {seconds[name]:.0f} s')
+            sys.stdout.flush()
     finally:
         if not args.keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Take the disk, the port and the work directory from a training."""
 
+import os
 import re
 import shutil
 import socket
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs import free_port, run_all, until
+from jobs import Job, free_port, run_all, until
 from kills import GONE, START
 from lab import LAST, Lab, Try, newest, refused
 
@@ -21,8 +22,8 @@ TORCHRUN = re.compile(
 )
 
 
-class CannotMountError(Exception):
-    """Only root can, and not in every container."""
+class NotHereError(Exception):
+    """Only root can mount and cut, and not in every container."""
 
 
 def run(*command) -> None:
@@ -33,7 +34,9 @@ def run(*command) -> None:
         check=False,
     )
     if done.returncode:
-        raise CannotMountError(f'{command[0]}: {done.stderr.strip()}')
+        raise NotHereError(
+            f'{" ".join(map(str, command))}: {done.stderr.strip()}'
+        )
 
 
 @contextmanager
@@ -82,7 +85,7 @@ def full_disk(lab: Lab) -> Iterator[Try]:
             if newest(work)[:2] != (LAST, lab.reference[LAST]):
                 found.fail('lost', f'after making room: {job.output}')
             job.gone(GONE)
-    except CannotMountError as error:
+    except NotHereError as error:
         found.fail('skipped', str(error))
     yield found
     found = Try('no room at all')
@@ -92,7 +95,7 @@ def full_disk(lab: Lab) -> Iterator[Try]:
         ) as disk:
             (disk / 'fill').write_bytes(bytes(4096))
             yield from into(lab, disk, 'a full disk')
-    except CannotMountError as error:
+    except NotHereError as error:
         found.fail('skipped', str(error))
         yield found
 
@@ -104,7 +107,7 @@ def read_only(lab: Lab) -> Iterator[Try]:
         with mounted(lab.new('bound'), '-o', 'bind', work) as folder:
             run('mount', '-o', 'remount,ro,bind', folder)
             yield from into(lab, folder, 'a read-only folder')
-    except CannotMountError as error:
+    except NotHereError as error:
         yield Try('read-only', 'skipped', str(error))
 
 
@@ -171,4 +174,79 @@ def collisions(lab: Lab) -> Iterator[Try]:
     first.gone(GONE)
     if newest(work)[:2] != (LAST, lab.reference[LAST]):
         found.fail('lost', f'the first one was disturbed: {first.output}')
+    yield found
+
+
+@contextmanager
+def two_machines() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with a cable between them: their names."""
+    names = [f'faults{os.getpid()}{end}' for end in 'ab']
+    try:
+        for name in names:
+            run('ip', 'netns', 'add', name)
+            run('ip', '-n', name, 'link', 'set', 'lo', 'up')
+        ends = [f'{name[-11:]}v' for name in names]
+        run('ip', 'link', 'add', ends[0], 'type', 'veth', 'peer', ends[1])
+        for number, (name, end) in enumerate(zip(names, ends, strict=True), 1):
+            run('ip', 'link', 'set', end, 'netns', name, 'name', 'cable')
+            address = f'10.231.77.{number}/24'
+            run('ip', '-n', name, 'address', 'add', address, 'dev', 'cable')
+            run('ip', '-n', name, 'link', 'set', 'cable', 'up')
+        yield names[0], names[1]
+    finally:
+        for name in names:
+            subprocess.run(
+                ['ip', 'netns', 'delete', name],
+                capture_output=True,
+                check=False,
+            )
+
+
+def cut_network(lab: Lab) -> Iterator[Try]:
+    """Two nodes that lose each other, and that carry on later."""
+    found = Try('the cable is cut')
+    work = lab.new('work')
+    seconds = 15
+
+    def start(machines, *more) -> list[Job]:
+        config, *options = lab.arguments(work)
+        command = ('tools/dist_train.sh', config, 1, *options, *more)
+        port = free_port()
+        return [
+            Job(
+                lab.new(f'node{node}.log'),
+                *('ip', 'netns', 'exec', machine, *command),
+                *('--timeout', seconds / 60),
+                NNODES='2',
+                NODE_RANK=str(node),
+                MASTER_ADDR='10.231.77.1',
+                PORT=port,
+            )
+            for node, machine in enumerate(machines)
+        ]
+
+    try:
+        with two_machines() as machines:
+            jobs = start(machines)
+            until(lambda: jobs[0].over or jobs[0].iterations, START)
+            cable = ('ip', '-n', machines[0], 'link', 'set', 'cable')
+            run(*cable, 'down')
+            for node, job in enumerate(jobs):
+                code = job.wait(seconds + 2 * GONE)
+                lost = f'node {1 - node}'
+                if not job.gone(GONE):
+                    found.fail('hung', f'node {node}: {job.output}')
+                if not code:
+                    found.fail('lost', f'node {node} ends well: {job.output}')
+                if unnamed(job.output) or lost not in job.output:
+                    found.fail('unnamed', f'node {node}: {job.output}')
+            run(*cable, 'up')
+            jobs = start(machines, '--resume')
+            for job in jobs:
+                job.wait(START)
+                job.gone(GONE)
+            if newest(work)[:2] != (LAST, lab.reference[LAST]):
+                found.fail('lost', f'resumed: {jobs[0].output}')
+    except NotHereError as error:
+        found.fail('skipped', str(error))
     yield found

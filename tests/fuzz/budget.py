@@ -11,8 +11,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, seed, settings
 
-# For each test; `make fuzz` runs two at a time.
-SECONDS = float(os.environ.get('FUZZ_SECONDS', 280))
+# For each test.
+SECONDS = float(os.environ.get('FUZZ_SECONDS', 30))
 SEED = int(os.environ.get('FUZZ_SEED', 0))
 BATCH = 25
 
