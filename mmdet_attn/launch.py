@@ -13,6 +13,7 @@ from mmengine.device import get_device
 
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
+from mmdet_attn.training.slurm import use_step
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,9 @@ def prepare_launch(
         launcher: As of `--launcher`.
         minutes: As of `--timeout`; None is the config's, or 10.
     """
+    if launcher == 'slurm':
+        use_step()
+        launcher = 'pytorch'
     cfg.launcher = launcher
     if launcher == 'none':
         return
@@ -108,8 +112,14 @@ def prepare_launch(
             )
 
 
+def is_restarted() -> bool:
+    """Whether torchrun or Slurm starts this training again."""
+    counts = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+    return any(os.environ.get(count, '0') != '0' for count in counts)
+
+
 def resume_at_start(resume: str | None, folder: Path) -> str | None:
-    """What to resume from, where torchrun may start this process again.
+    """What to resume from, where a launcher may start the training again.
 
     Args:
         resume: As of `--resume`.
@@ -120,14 +130,17 @@ def resume_at_start(resume: str | None, folder: Path) -> str | None:
             of this training.
     """
     there = any(folder.glob('*.pth'))
-    if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
+    if is_restarted():
         return 'auto' if there else resume
     may_restart = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
+    if 'SLURM_JOB_ID' in os.environ:
+        # Slurm requeues what sbatch has started, not what only srun has.
+        may_restart |= os.environ.get('ENVIRONMENT') == 'BATCH'
     if may_restart and there and resume != 'auto':
         raise InputError(
             f'{folder} has checkpoints of an earlier training, from which a '
-            'restart would go on: give --resume without a name, or another '
-            '--work-dir, or leave out MAX_RESTARTS.'
+            'restart by torchrun or Slurm would go on: give --resume without '
+            'a name, or another --work-dir.'
         )
     return resume
 

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from torch.distributed import DistError, TCPStore
@@ -68,6 +69,7 @@ class Nodes:
         say: Callable[[str], None],
     ) -> None:
         self.node, self.timeout, self.say = node, timeout, say
+        self.code = 0
         self.pause = min(2.0, timeout / 10)
         self.ended = threading.Event()
         span = timedelta(seconds=timeout)
@@ -99,23 +101,19 @@ class Nodes:
         self.names = [store.get(name).decode() for name in names]
         now = time.monotonic()
         self.heard = {n: ('0', now) for n in range(count) if n != node}
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.watch = threading.Thread(target=self._watch, daemon=True)
+        self.watch.start()
 
     def leave(self, code: int) -> None:
         """End the watch; if this node failed, tell the others."""
-        self.ended.set()
-        if code == 0:
-            return
         now = time.monotonic()
         for node, (_, when) in self.heard.items():
-            if now - when > 5 * self.pause:
+            if code and now - when > 5 * self.pause:
                 self._name(node, f'is silent for {now - when:.0f} s')
-        try:
-            self.store.set(self._key(self.node), f'ended {code}')
-        except DistError:
-            return  # node 0 has ended
-        if self.node == 0:
-            time.sleep(2 * self.pause)  # the others have time to read
+        self.code = code
+        self.ended.set()
+        # A lost connection must not keep this node.
+        self.watch.join(3 * self.pause)
 
     def _key(self, node: int) -> str:
         return f'mmdet_attn/beat/{node}'
@@ -131,22 +129,23 @@ class Nodes:
                 self.store.set(self._key(self.node), str(beats))
                 for node, (last, _) in self.heard.items():
                     beat = self.store.get(self._key(node)).decode()
-                    if beat.startswith('ended'):
-                        code = int(beat.split()[1])
-                        self._lose(node, f'ended with exit code {code}', code)
                     if beat != last:
                         self.heard[node] = beat, time.monotonic()
             except DistError:
-                self._lose(0, 'has ended or cannot be reached')
-            for node, (_, when) in self.heard.items():
+                self._lose(0, 'has ended or cannot be reached', 1, GRACE)
+            for node, (beat, when) in self.heard.items():
+                if beat.startswith('exit'):
+                    self._lose(node, f'ended: {beat}', int(beat[10:]), GRACE)
                 if time.monotonic() - when > self.timeout:
-                    self._lose(
-                        node,
-                        f'is silent for {self.timeout / 60:g} minutes',
-                        grace=0,
-                    )
+                    minutes = f'{self.timeout / 60:g} minutes'
+                    self._lose(node, f'is silent for {minutes}', 1, 0)
+        if self.code:
+            with suppress(DistError):  # node 0 may have ended
+                self.store.set(self._key(self.node), f'exit code {self.code}')
+            if self.node == 0:
+                time.sleep(2 * self.pause)  # the others have time to read
 
-    def _lose(self, node: int, what: str, code: int = 1, grace=GRACE) -> None:
+    def _lose(self, node: int, what: str, code: int, grace: float) -> None:
         """End this node, and by their parent's end its processes."""
         if not self.ended.wait(grace):
             self._name(node, what)

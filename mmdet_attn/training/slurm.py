@@ -1,0 +1,37 @@
+"""What Slurm says of its processes, in the variables of torchrun."""
+
+import os
+import re
+
+from mmdet_attn.errors import InputError
+
+
+def use_step() -> None:
+    """Let torch find the other processes of a step of Slurm.
+
+    `MASTER_ADDR` and `MASTER_PORT` stay as they are where they are set.
+
+    Raises:
+        InputError: srun did not start this process.
+    """
+    given = os.environ
+    if 'SLURM_STEP_ID' not in given:
+        raise InputError(
+            '--launcher slurm runs under srun: tools/slurm_train.sh '
+            'PARTITION JOB_NAME CONFIG WORK_DIR.'
+        )
+    given['RANK'] = given['SLURM_PROCID']
+    given['LOCAL_RANK'] = given['SLURM_LOCALID']
+    given['WORLD_SIZE'] = given['SLURM_STEP_NUM_TASKS']
+    address = first_node(given['SLURM_STEP_NODELIST'])
+    if given['SLURM_STEP_NUM_NODES'] == '1':
+        address = '127.0.0.1'
+    given.setdefault('MASTER_ADDR', address)
+    # Other jobs on this node, and other steps of this job, have their own.
+    number = 10 * int(given['SLURM_JOB_ID']) + int(given['SLURM_STEP_ID'])
+    given.setdefault('MASTER_PORT', str(10000 + number % 20000))
+
+
+def first_node(nodes: str) -> str:
+    """The first name in a list of Slurm's, such as `gpu[03-05,9],cpu1`."""
+    return re.sub(r'\[([^],-]+)[^]]*\]', r'\1', nodes).split(',')[0]
