@@ -6,6 +6,7 @@ from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
+from mmdet_attn.weights.fit import StartHook
 from mmdet_attn.weights.load import read_ahead
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
@@ -28,6 +29,12 @@ def make_parser():
         metavar='CKPT',
         help='carry on from this checkpoint; without a name, from the '
         'latest one in the work directory',
+    )
+    parser.add_argument(
+        '--non-strict',
+        action='store_true',
+        help='start although the weights of load_from or --resume do not fit '
+        'the network; what they lack keeps its start',
     )
     return parser
 
@@ -57,6 +64,7 @@ def main(args):
             read_ahead(latest, args.trust_checkpoint)
 
     runner = build_runner(cfg)
+    runner.register_hook(StartHook(strict=not args.non_strict))
     runner.register_hook(FrozenPluginHook())
     with config_errors(cfg):
         runner.train()
