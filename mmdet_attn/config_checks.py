@@ -87,7 +87,12 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     Raises:
         InputError: A key does not exist, and nothing would read it.
     """
-    for key in options:
+    for key, value in options.items():
+        if str(value).startswith('{'):
+            raise InputError(
+                f'--cfg-options {key}={value} would be a text: set each of '
+                f'its keys, as in {key}.type=...'
+            )
         top, *rest = key.split('.')
         if top not in READ:
             if top in cfg:

@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mmengine.registry
@@ -26,14 +27,14 @@ ARGUMENT = re.compile(
 
 
 @contextmanager
-def config_errors(cfg: Config | None = None) -> Iterator[None]:
+def config_errors(cfg: Config | Path) -> Iterator[None]:
     """Show what fails while a config is read or built as an InputError.
 
     What fails while a loop runs is no mistake of a config and stays as it
     is. Everything does where the variable `MMDET_ATTN_TRACEBACK` is set.
 
     Args:
-        cfg: The config. None while it is read.
+        cfg: The config; its file while it is read.
     """
     try:
         yield
@@ -50,40 +51,41 @@ def config_errors(cfg: Config | None = None) -> Iterator[None]:
             raise
         if isinstance(error, ModuleNotFoundError) and missing_extra(error):
             raise
-        explain = _reading if cfg is None else _building
+        explain = _building if isinstance(cfg, Config) else _reading
         raise InputError(explain(error, calls, cfg)) from error
 
 
 def _text(error: Exception) -> str:
-    """The type and the message of an error, in one line."""
-    said = error.args[0] if isinstance(error, KeyError) else error
+    """The type and the message of the first cause, in one line."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    first = isinstance(error, (KeyError, SyntaxError)) and error.args
+    said = error.args[0] if first else error
     text = ' '.join(str(said).split()).strip('.')
     if not text:  # a bare assert
         text = traceback.extract_tb(error.__traceback__)[-1].line or ''
-    return f'{type(error).__name__}: {_short(text, 300)}. {VARIABLE}=1 shows where.'
+    text = f'{type(error).__name__}: {_short(text, 300)}'
+    return f'{text}. {VARIABLE}=1 shows where.'
 
 
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else f'{text[:length]} ...'
 
 
-def _reading(error: Exception, calls: list, _: Any) -> str:
+def _reading(error: Exception, calls: list, config: Path) -> str:
     """The file, the line and the error."""
-    reads = ('_file2dict', '_is_lazy_import')
-    file, line = 'config', getattr(error, 'lineno', None)
+    file, line = str(config), getattr(error, 'lineno', None)
+    why = _text(error)
     for frame, _ in calls:
-        if frame.f_code.co_name in reads:
+        if frame.f_code.co_name == '_substitute_base_vars':
+            why = f'no _base_ has the variable {error}.'
+        if frame.f_code.co_name in ('_file2dict', '_is_lazy_import'):
             file = frame.f_locals['filename']
             break
     for frame, number in calls:
         if frame.f_code.co_filename == file:
             line = number
             break
-    why = _text(error)
-    if isinstance(error, RecursionError):
-        why = 'its _base_ leads back to itself.'
-    elif calls[0][0].f_code.co_name == '_substitute_base_vars':
-        why = f'no _base_ has the variable {error}.'
     return f'{file}{f", line {line}" if line else ""}: {why}'
 
 

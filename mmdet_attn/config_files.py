@@ -6,6 +6,7 @@ and for the `_base_` of a config. mmengine itself knows OpenMMLab's packages
 only; importing this module teaches it ours.
 """
 
+import inspect
 from difflib import get_close_matches
 from importlib.util import find_spec
 from os import PathLike
@@ -67,18 +68,23 @@ def load_config_file(name: str | PathLike) -> Config:
         InputError: There is no such package or file, or it cannot be read.
     """
     file = find_config(name)
-    with config_errors():
+    with config_errors(file):
         return Config.fromfile(file)
 
 
 def _base_path(name: str, config: str) -> tuple[str, str | None]:
     """The file of a `_base_`, and the scope for what it builds."""
     package, is_named, _ = name.partition('::')
-    if not is_named:
-        return str(find_config(Path(config).parent / name)), None
     # Our configs name mmdet's classes: no scope of their own.
-    scope = None if package == PACKAGE.name else package
-    return str(find_config(name)), scope
+    scope = package if is_named and package != PACKAGE.name else None
+    file = find_config(name if is_named else Path(config).parent / name)
+    # Who reads this file, and who reads that one, ...
+    caller = inspect.currentframe()
+    while caller := caller and caller.f_back:
+        reading = str(caller.f_locals.get('filename'))
+        if caller.f_code.co_name == '_file2dict' and file.samefile(reading):
+            raise InputError(f'{config}: its _base_ {name} leads back to it.')
+    return str(file), scope
 
 
 Config._get_cfg_path = staticmethod(_base_path)  # type: ignore[method-assign]

@@ -26,7 +26,7 @@ OPTIONS = {
         'default_hooks.checkpoint.type=CheckpointHok',
         'CheckpointHok.* CheckpointHook',
     ),
-    'optimizer type': ('optim_wrapper.optimizer.type=AdamV', 'AdamV.* AdamW'),
+    'optimizer type': ('optim_wrapper.optimizer.type=AdamV', 'AdamV.* Adam'),
     'metric type': (
         'val_evaluator.type=CocoMetrik',
         'CocoMetrik.* CocoMetric',
@@ -40,7 +40,7 @@ OPTIONS = {
     ),
     'key of Runner': ('optim_wraper.optimizer.lr=0.1', 'optim_wrapper'),
     'another key of Runner': ('trian_cfg.max_epochs=1', 'train_cfg'),
-    'key inside': ('train_cfg.max_epoch=1', 'train_cfg.max_epochs'),
+    'key inside': ('train_cfg.max_epoch=1', 'max_epoch; .* max_epochs'),
     'key of the test': (
         'model.test_cfg.rcnn.score_thresh=0.1',
         'model.test_cfg.rcnn.score_thr',
@@ -49,18 +49,21 @@ OPTIONS = {
     'part of a number': ('train_cfg.max_epochs.x=3', 'train_cfg.max_epochs'),
     'position': (
         f'{PLUGIN}.position=after_conv4',
-        'after_conv3.* after_conv4',
+        'after_conv3.*after_conv4',
     ),
     'stages': (f'{PLUGIN}.stages=(True,)', r'stages.*\(True,\)'),
     'a dict as text': (f'{PLUGIN}={{"position":"after_conv3"}}', PLUGIN),
-    'classes': ('model.roi_head.bbox_head.num_classes=ten', "'ten'"),
+    'classes': (
+        'model.roi_head.bbox_head.num_classes=3',
+        'num_classes=3.*--data-root.* 5',
+    ),
     'learning rate': ('optim_wrapper.optimizer.lr=abc', "'abc'"),
     'no batch': ('train_dataloader.batch_size=0', 'batch_size.*0'),
     'negative batch': ('train_dataloader.batch_size=-1', 'batch_size.*-1'),
     'half a batch': ('train_dataloader.batch_size=1.5', 'batch_size.*1.5'),
     'no epochs': ('train_cfg.max_epochs=0', 'max_epochs.*0'),
     'frozen stages': ('model.backbone.frozen_stages=7', 'frozen_stages.*7'),
-    'depth': ('model.backbone.depth=51', '51.*101'),
+    'depth': ('model.backbone.depth=51', 'depth=51'),
     'no loader': ('train_dataloader=None', 'train_dataloader'),
     'no evaluator': ('val_evaluator=None', 'val_evaluator'),
     'no loader of val': ('val_dataloader=None', 'val_dataloader'),
@@ -86,7 +89,7 @@ FILES = {
     'no cfg': (backbone("plugins=[dict(position='after_conv3')]"), 'cfg'),
     'no type': (
         backbone("plugins=[dict(cfg=dict(a=1), position='after_conv3')]"),
-        r'plugins\.0\.cfg.* type',
+        r'plugins\.0 .* type',
     ),
     'plugins is no list': (
         backbone(
@@ -113,11 +116,12 @@ FILES = {
     'basic block': (backbone('depth=18'), 'AttentionResNet'),
     'no weights': (
         backbone(
-            "init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='no.pth')"
+            "init_cfg=dict(_delete_=True, type='Pretrained', "
+            "checkpoint='no.pth')"
         ),
         'no.pth',
     ),
-    'syntax': ('model = dict(\n', r'line 2'),
+    'syntax': ('model = dict(\n', 'line 1'),
     'missing base': ("_base_ = 'no_base.py'\n", 'no_base.py'),
     'circular base': ("_base_ = 'broken.py'\n", 'broken.py'),
     'duplicate keys': (

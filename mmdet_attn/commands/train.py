@@ -9,6 +9,7 @@ from mmdet_attn.training.checkpoints import save_safely, use_resume
 from mmdet_attn.training.finite import FiniteHook
 from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
 from mmdet_attn.training.stopping import StopHook, restore_signals
+from mmdet_attn.weights.fit import StartHook
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
 
@@ -35,6 +36,12 @@ def make_parser():
         '--allow-nan',
         action='store_true',
         help='go on when losses, gradients or weights are NaN or infinite',
+    )
+    parser.add_argument(
+        '--non-strict',
+        action='store_true',
+        help='start although the weights of load_from or --resume do not fit '
+        'the network; what they lack keeps its start',
     )
     return parser
 
@@ -63,6 +70,7 @@ def main(args):
     train_exactly(cfg)
 
     runner = build_runner(cfg)
+    runner.register_hook(StartHook(strict=not args.non_strict))
     runner.register_hook(FrozenPluginHook())
     if not args.allow_nan:
         runner.register_hook(FiniteHook())

@@ -3,13 +3,15 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
+from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.plugins import Gate
 from mmdet_attn.weights.infer_backbone import kind_of
-from mmdet_attn.weights.load import backbone_part
+from mmdet_attn.weights.load import backbone_part, state_dict_of
 from mmdet_attn.weights.plugins import plugins_of, starts_as_identity
 
 NON_STRICT = '--non-strict loads what fits and leaves the rest random.'
@@ -19,7 +21,7 @@ CLASSIFIER = re.compile(r'(fc|head|classifier|last_linear)\.')
 # Names of Detectron's and Caffe's own files.
 CAFFE = re.compile(r'(res\d|conv1_w|conv1\.bias|stem\.conv1\.|bn_conv1)')
 # Layers with an output for each class.
-CLASSES = re.compile(r'fc_cls|fc_reg|conv_logits|retina_cls|conv_cls')
+CLASSES = re.compile(r'cls|fc_reg|conv_logits')
 
 
 class Fit:
@@ -255,6 +257,45 @@ def load_strictly(
     fit = Fit(model, state, optional, load=True, trained_with=trained_with)
     if problem := fit.problem(way_out):
         raise InputError(problem)
+
+
+class StartHook(Hook):
+    """Refuse to start a training from weights that do not fit.
+
+    The weights of `load_from` may be of another number of classes: layers
+    with an output for each class then keep their start. They may also lack
+    plugins that start as the identity. A checkpoint to resume from must fit.
+
+    Args:
+        strict: Whether to refuse at all.
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        self.strict = strict
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if not self.strict:
+            return
+        model = runner.model
+        while hasattr(model, 'module'):
+            model = model.module
+        optional = () if runner._resume else ('identity',)
+        fit = Fit(model, state_dict_of(checkpoint), optional, load=True)
+        classes = {
+            key
+            for key, (found, wanted) in fit.shapes.items()
+            if CLASSES.search(key) and found[1:] == wanted[1:]
+        }
+        if classes and not runner._resume:
+            runner.logger.info(
+                'load_from has another number of classes; these layers keep '
+                f'their start: {", ".join(sorted(classes))}'
+            )
+            fit.shapes = {
+                k: fit.shapes[k] for k in fit.shapes.keys() - classes
+            }
+        if problem := fit.problem(NON_STRICT):
+            raise InputError(problem)
 
 
 def _names(paths: Iterable[str]) -> str:
