@@ -13,6 +13,7 @@ from mmdet_attn.cli import (
     require_stack,
 )
 from mmdet_attn.config_files import find_config, load_config_file
+from mmdet_attn.datasets.image_check import why_unreadable
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import read_ahead, state_dict_of
@@ -130,15 +131,8 @@ def check_readable(images: Iterable[str]) -> None:
         InputError: One cannot be decoded.
     """
     require_stack()
-    import cv2
-    import mmcv
-
     for path in images:
-        try:
-            image = mmcv.imread(path)
-        except cv2.error:  # an empty file
-            image = None
-        if image is None:
+        if why_unreadable(Path(path)):
             raise InputError(
                 f'{path} cannot be read as an image; it may be empty, cut '
                 'short or of another format: take it out.'
