@@ -120,6 +120,12 @@ def config_parser(
         'classes are taken from it',
     )
     parser.add_argument(
+        '--skip-bad-images',
+        action='store_true',
+        help='leave out images that are missing, cannot be decoded or are of '
+        'another size than recorded',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -192,5 +198,9 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs', config.stem))
     check_work_dir(cfg.work_dir)
+    from mmdet_attn.datasets.contents import check_contents
+
+    parts = ('train', 'val') if 'train' in splits else ('test',)
+    check_contents(cfg, parts, args.skip_bad_images)
     prepare_launch(cfg, args.launcher, args.timeout)
     return cfg

@@ -14,6 +14,7 @@ from mmdet_attn.cli import (
 )
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import find_config, load_config_file
+from mmdet_attn.datasets.image_check import why_unreadable
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import (
@@ -138,15 +139,8 @@ def check_readable(images: Iterable[str]) -> None:
         InputError: One cannot be decoded.
     """
     require_stack()
-    import cv2
-    import mmcv
-
     for path in images:
-        try:
-            image = mmcv.imread(path)
-        except cv2.error:  # an empty file
-            image = None
-        if image is None:
+        if why_unreadable(Path(path)):
             raise InputError(
                 f'{path} cannot be read as an image; it may be empty, cut '
                 'short or of another format: take it out.'

@@ -1,7 +1,11 @@
 """Detect objects in images and write pictures and JSON."""
 
+import sys
 from pathlib import Path
 
+from rich.progress import track
+
+from mmdet_attn.datasets.image_check import why_unreadable
 from mmdet_attn.inference import (
     check_score_thr,
     collect_images,
@@ -28,12 +32,28 @@ def main(args):
         args.trust_checkpoint,
         strict=not args.non_strict,
     )
-    inferencer(
-        images,
-        out_dir=args.out_dir,
-        pred_score_thr=args.score_thr,
-        no_save_pred=False,
-    )
+    inferencer.show_progress = False  # it has a bar for each call
+    bad = []
+    # One by one: a call keeps the pictures of all its images in memory.
+    for image in track(images, 'predicting'):
+        why = why_unreadable(Path(image))
+        try:
+            if not why:
+                inferencer(
+                    image,
+                    out_dir=args.out_dir,
+                    pred_score_thr=args.score_thr,
+                    no_save_pred=False,
+                )
+        except Exception as error:  # an image of an odd shape, for instance
+            words = ' '.join(str(error).split())
+            why = f'{type(error).__name__}: {words}'
+        if why:
+            bad.append(f'{image}: {why}')
     out = Path(args.out_dir)
-    print(f'{len(images)} images: pictures in {out / "vis"}, ', end='')
+    done = len(images) - len(bad)
+    print(f'{done} images: pictures in {out / "vis"}, ', end='')
     print(f'boxes, labels and scores in {out / "preds"}')
+    if bad:
+        lines = '\n'.join(bad)
+        sys.exit(f'{len(bad)} of {len(images)} images failed:\n{lines}')

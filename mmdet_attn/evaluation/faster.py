@@ -1,14 +1,12 @@
 """pycocotools' evaluation with the inner loops of faster-coco-eval."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools.cocoeval import COCOeval
 
+from mmdet_attn.collection import no_collection
 from mmdet_attn.errors import InputError
 
 
@@ -44,7 +42,7 @@ class FasterCOCOeval(COCOeval):
         engine.params.catIds = list(range(len(p.catIds) if p.useCats else 1))
         for name in ('maxDets', 'iouThrs', 'recThrs', 'areaRng', 'areaRngLbl'):
             setattr(engine.params, name, getattr(p, name))
-        with _no_collection():
+        with no_collection():
             engine.evaluate()
         engine.accumulate()
         self.eval = engine.eval
@@ -91,19 +89,3 @@ class FasterCOCOeval(COCOeval):
         return COCO(
             dict(images=images, categories=categories, annotations=records)
         )
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Turn off garbage collection, which takes a quarter of the time.
-
-    The engine makes a list for every image and class. Each collection walks
-    through all annotations and finds nothing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
