@@ -90,9 +90,12 @@ def checkpoints(lab: Lab) -> Iterator[Try]:
 
 def readers(lab: Lab, file: Path) -> dict[str, tuple]:
     """The ways in which commands read a checkpoint."""
-    config, *options = lab.arguments(lab.new('work'))
+    config = lab.config
     image = next((lab.data / 'val').glob('*.png'))
-    train = ('tools/train.py', config, *options)
+
+    def options() -> list:
+        return lab.arguments(lab.new('work'))[1:]
+
     init_cfg = f"dict(_delete_=True, type='Pretrained', checkpoint='{file}')"
     child = lab.new('init_cfg.py')
     child.write_text(
@@ -100,14 +103,19 @@ def readers(lab: Lab, file: Path) -> dict[str, tuple]:
         f'model = dict(backbone=dict(init_cfg={init_cfg}))\n'
     )
     return {
-        'test.py': ('tools/test.py', config, file, *options),
+        'test.py': ('tools/test.py', config, file, *options()),
         'predict.py': (
             *('tools/predict.py', config, file, image),
             *('--out-dir', lab.new('predicted'), '--device', 'cpu'),
         ),
-        'train.py --resume': (*train, '--resume', file),
-        'load_from': (*train, '--cfg-options', f'load_from={file}'),
-        'init_cfg': ('tools/train.py', child, *options),
+        'train.py --resume': (
+            *('tools/train.py', config, *options(), '--resume', file),
+        ),
+        'load_from': (
+            *('tools/train.py', config, *options()),
+            *('--cfg-options', f'load_from={file}'),
+        ),
+        'init_cfg': ('tools/train.py', child, *options()),
         'publish_model.py': (
             'tools/model_converters/publish_model.py',
             *(file, lab.new('published.pth')),

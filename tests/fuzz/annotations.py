@@ -66,9 +66,11 @@ def mutate(content, draw):
     elif act == 'nudge' and isinstance(value, (int, float)):
         node[key] = value * draw(st.floats(-3, 3)) + draw(st.integers(-2, 2))
     else:
-        node[key] = copy.deepcopy(draw(VALUES))
-        if node[key] is MISSING:
+        value = draw(VALUES)
+        if value is MISSING:
             del node[key]
+        else:
+            node[key] = copy.deepcopy(value)
     return content
 
 
