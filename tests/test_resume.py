@@ -101,17 +101,19 @@ class Output(BaseMetric):
         return {'score': float(np.sin(1000 * np.mean(results)))}
 
 
-class Signal(Hook):
-    """Send a signal to this process at a point of the training."""
+class Stop(Hook):
+    """Stop the training at a point, by a signal or by an exception."""
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, iteration, where='before_train_iter', rank=None):
-        self.iteration, self.rank = iteration, rank
-        setattr(self, where, self.send)
+    def __init__(self, iteration, where='before_train_iter', crash=False):
+        self.iteration, self.crash = iteration, crash
+        setattr(self, where, self.stop)
 
-    def send(self, runner, **_):
-        if runner.iter == self.iteration and self.rank in (None, get_rank()):
+    def stop(self, runner, **_):
+        if runner.iter == self.iteration:
+            if self.crash:
+                raise Crash
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -185,21 +187,31 @@ def settings(work, iterations=False, wrapper=None, workers=0, **changes):
     return cfg
 
 
-def train(cfg, resume=None, stop=None, interrupt=143) -> Path:
-    """Train as tools/train.py does; returns the last checkpoint."""
+class Crash(Exception):
+    pass
+
+
+def train(cfg, resume=None, stop=None) -> Path:
+    """Train as tools/train.py does; returns the last checkpoint.
+
+    Args:
+        cfg: The config.
+        resume: As of `--resume`.
+        stop: Arguments of the hook that stops the training.
+    """
     use_resume(cfg, resume, save_safely(cfg))
     train_exactly(cfg)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(StopHook())
     runner.register_hook(ExactResumeHook())
-    if stop is not None:
-        runner.register_hook(Signal(*stop))
-        with pytest.raises(SystemExit) as ended, restore_signals():
+    with restore_signals():
+        if stop is None:
             runner.train()
-        assert ended.value.code == interrupt
-    else:
-        with restore_signals():
-            runner.train()
+        else:
+            runner.register_hook(Stop(*stop))
+            with pytest.raises((Crash, SystemExit)) as ended:
+                runner.train()
+            assert getattr(ended.value, 'code', None) in (143, None)
     return Path(Path(cfg.work_dir, 'last_checkpoint').read_text())
 
 
@@ -242,28 +254,84 @@ def assert_equal(one: Path, other: Path) -> None:
     assert not differences(*contents)
 
 
-@pytest.mark.parametrize('where', [0, 3, 5, 11])
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """The last checkpoint of an undisturbed training, by its options."""
+    folder = tmp_path_factory.mktemp('whole')
+    done = {}
+
+    def find(**options) -> Path:
+        key = repr(options)
+        if key not in done:
+            work = folder / str(len(done))
+            done[key] = train(settings(work, **options))
+        return done[key]
+
+    return find
+
+
+EMA = {
+    'custom_hooks': [dict(type='EMAHook')],
+    'train_dataloader.batch_sampler': dict(
+        type='mmdet.AspectRatioBatchSampler'
+    ),
+}
+STEPS = {'optim_wrapper.accumulative_counts': 3}
+INFINITE = {
+    'iterations': True,
+    'train_dataloader.sampler': dict(type='InfiniteSampler', _delete_=True),
+}
+
+
 @pytest.mark.parametrize(
-    'options',
+    ('options', 'stop', 'saved'),
     [
-        {},
-        dict(iterations=True),
-        {
-            'custom_hooks': [dict(type='EMAHook')],
-            'train_dataloader.batch_sampler': dict(
-                type='mmdet.AspectRatioBatchSampler'
-            ),
-        },
+        # The first iteration, the last of an epoch, one within, the last.
+        ({}, [0], 'iter_1'),
+        ({}, [3], 'iter_4'),
+        ({}, [6], 'iter_7'),
+        ({}, [11], 'iter_12'),
+        # Within a validation, whose epoch has a checkpoint or has none.
+        ({}, [4, 'before_val_iter'], 'epoch_1'),
+        ({'default_hooks.checkpoint.interval': 2},
+         [4, 'before_val_iter'], 'iter_4'),
+        ({**EMA, 'default_hooks.checkpoint.interval': 3},
+         [8, 'before_val_iter'], 'iter_8'),
+        # Without notice: between epochs, and in a validation.
+        ({}, [4, 'before_train_epoch', True], 'epoch_1'),
+        ({}, [6, 'before_train_iter', True], 'epoch_1'),
+        ({}, [8, 'before_val_iter', True], 'epoch_2'),
+        (EMA, [5], 'iter_6'),
+        (EMA, [4, 'before_train_epoch', True], 'epoch_1'),
+        # Three iterations make one step: the stop waits for its end.
+        (STEPS, [3], 'iter_6'),
+        ({'iterations': True}, [1], 'iter_2'),
+        ({'iterations': True}, [6], 'iter_7'),
+        ({'iterations': True}, [5, 'before_val_iter'], 'iter_5'),
+        ({'iterations': True}, [5, 'before_val_iter', True], 'iter_4'),
+        (INFINITE, [6], 'iter_7'),
     ],
-    ids=['epochs', 'iterations', 'EMA, aspect ratio'],
-)
-def test_stopped_at_any_iteration(tmp_path, options, where):
-    """The first of a training, the last of an epoch, within, the very last."""
-    whole = train(settings(tmp_path / 'whole', **options))
+)  # fmt: skip
+def test_same_end(tmp_path, whole, options, stop, saved):
     work = tmp_path / 'work'
-    train(settings(work, **options), stop=[where])
-    stopped = torch.load(work / f'iter_{where + 1}.pth', weights_only=False)
-    assert stopped['meta']['iter'] == where + 1
-    assert_equal(train(settings(work, **options), 'auto'), whole)
-    best = [sorted(f.name for f in w.glob('best*')) for w in (work, whole.parent)]
-    assert best[0] == best[1] != []
+    stopped = train(settings(work, **options), stop=stop)
+    assert stopped.stem == saved
+    end = train(settings(work, **options), 'auto')
+    undisturbed = whole(**options)
+    assert_equal(end, undisturbed)
+    best, same = (
+        [file.name for file in folder.glob('best*')]
+        for folder in (work, undisturbed.parent)
+    )
+    assert best == same
+    assert len(best) == 1
+
+
+@pytest.mark.parametrize(
+    'wrapper', [None, 'RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset']
+)
+def test_workers_make_no_difference(tmp_path, whole, wrapper):
+    """Each batch has random numbers of its own, whoever loads it."""
+    one = whole(wrapper=wrapper)
+    two = train(settings(tmp_path, wrapper=wrapper, workers=2))
+    assert_equal(one, two)
