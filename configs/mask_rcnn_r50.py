@@ -1,7 +1,7 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '_base_/coco_instance.py',
-    'mmdet::_base_/default_runtime.py',
+    '_base_/runtime.py',
     '_base_/schedule_1x.py',
 ]
 model = dict(

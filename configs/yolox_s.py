@@ -2,3 +2,4 @@
 _base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
 val_evaluator = dict(type='mmdet_attn.FastCocoMetric')
 test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(type='mmdet_attn.CheckpointHook'))

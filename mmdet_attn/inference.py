@@ -15,7 +15,11 @@ from mmdet_attn.cli import (
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
-from mmdet_attn.weights.load import read_ahead, state_dict_of
+from mmdet_attn.weights.load import (
+    read_ahead,
+    refuse_not_finite,
+    state_dict_of,
+)
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -108,13 +112,14 @@ def load_inferencer(
 
     Raises:
         InputError: Config, checkpoint or device is missing or cannot be used,
-            or the weights do not fit and must.
+            weights are not finite, or they do not fit and must.
     """
     find_config(config)
     require_stack()
     if device is not None:
         check_device(device)
     content = read_ahead(checkpoint, trust)
+    refuse_not_finite(checkpoint, content)
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(load_config_file(config), checkpoint, device)

@@ -107,7 +107,7 @@ def prepare_launch(
             )
 
 
-def resume_at_start(resume: str | None, folder: str) -> str | None:
+def resume_at_start(resume: str | None, folder: Path) -> str | None:
     """What to resume from, where torchrun may start this process again.
 
     Args:
@@ -118,7 +118,7 @@ def resume_at_start(resume: str | None, folder: str) -> str | None:
         InputError: After a restart, nobody could tell which checkpoints are
             of this training.
     """
-    there = any(Path(folder).glob('*.pth'))
+    there = any(folder.glob('*.pth'))
     if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
         return 'auto' if there else resume
     may_restart = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
@@ -131,24 +131,30 @@ def resume_at_start(resume: str | None, folder: str) -> str | None:
     return resume
 
 
-def leave_group() -> None:
-    """End the process group together, at the end of a tool.
+def leave_group(status: int = 0, together: bool = True) -> None:
+    """End the process group, at the end of a tool.
 
     On CPU the process ends here, too: when C++ is torn down at exit, gloo's
     threads abort one now and then, and a finished training looks failed.
+
+    Args:
+        status: The exit status of a process that ends here.
+        together: Whether all processes call this. Otherwise this one does
+            not wait for the others, and ends here in any case.
     """
     group = torch.distributed
     if not (group.is_available() and group.is_initialized()):
         return
     gloo = group.get_backend() == 'gloo'
-    if gloo:
-        group.barrier()
-    group.destroy_process_group()
-    if gloo:
+    if together:
+        if gloo:
+            group.barrier()
+        group.destroy_process_group()
+    if gloo or not together:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def build_runner(cfg: Config):

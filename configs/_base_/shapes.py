@@ -1,6 +1,6 @@
 # The shapes set (tools/dataset_converters/make_shapes.py) and a schedule of
 # minutes on two CPU cores, from scratch: 8 epochs of 75 iterations.
-_base_ = 'mmdet::_base_/default_runtime.py'
+_base_ = 'runtime.py'
 
 data_root = 'data/shapes/'
 metainfo = dict(

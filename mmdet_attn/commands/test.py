@@ -15,7 +15,11 @@ from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.evaluation.report import write_reports
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.fit import load_strictly
-from mmdet_attn.weights.load import read_ahead, state_dict_of
+from mmdet_attn.weights.load import (
+    read_ahead,
+    refuse_not_finite,
+    state_dict_of,
+)
 
 
 def make_parser():
@@ -76,6 +80,7 @@ def main(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl, got {args.out}.')
     content = read_ahead(args.checkpoint, args.trust_checkpoint)
+    refuse_not_finite(args.checkpoint, content)
     cfg = load_config(args, 'val')
     cfg.load_from = args.checkpoint
     for evaluator in coco_metrics(cfg, 'test'):

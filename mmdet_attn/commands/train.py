@@ -1,12 +1,13 @@
 """Train a detector."""
 
-from mmengine.runner import find_latest_checkpoint
-
 from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner, resume_at_start
 from mmdet_attn.training.alone import lock
-from mmdet_attn.weights.load import read_ahead
+from mmdet_attn.training.checkpoints import save_safely, use_resume
+from mmdet_attn.training.finite import FiniteHook
+from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
+from mmdet_attn.training.stopping import StopHook, restore_signals
 from mmdet_attn.weights.plugins import FrozenPluginHook
 
 
@@ -29,6 +30,11 @@ def make_parser():
         help='carry on from this checkpoint; without a name, from the '
         'latest one in the work directory',
     )
+    parser.add_argument(
+        '--allow-nan',
+        action='store_true',
+        help='go on when losses, gradients or weights are NaN or infinite',
+    )
     return parser
 
 
@@ -50,14 +56,16 @@ def main(args):
                 'auto_scale_lr.base_batch_size to scale from.'
             )
         cfg.auto_scale_lr.enable = True
-    args.resume = resume_at_start(args.resume, cfg.work_dir)
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        latest = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-        if latest:
-            read_ahead(latest, args.trust_checkpoint)
+    folder = save_safely(cfg)
+    resume = resume_at_start(args.resume, folder)
+    use_resume(cfg, resume, folder, args.allow_nan)
+    train_exactly(cfg)
 
     runner = build_runner(cfg)
     runner.register_hook(FrozenPluginHook())
-    runner.train()
+    if not args.allow_nan:
+        runner.register_hook(FiniteHook())
+    runner.register_hook(StopHook())
+    runner.register_hook(ExactResumeHook())
+    with restore_signals():
+        runner.train()

@@ -3,9 +3,11 @@
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from zipfile import BadZipFile, ZipFile
 
 import mmengine
 import numpy as np
@@ -50,7 +52,7 @@ def register(trust: bool) -> None:
     CheckpointLoader.register_scheme('~*', load_from_checked, force=True)
 
 
-def read_ahead(address: str, trust: bool) -> dict:
+def read_ahead(address: str, trust: bool | None = None) -> dict:
     """Read a checkpoint before any work is done, and keep it for mmengine.
 
     mmengine gets the content when it asks for this address, once. So the
@@ -58,10 +60,12 @@ def read_ahead(address: str, trust: bool) -> dict:
 
     Args:
         address: As of `read_checkpoint`.
-        trust: As of `register`, which this calls.
+        trust: As of `register`, which this calls. None leaves it as it is.
     """
-    register(trust)
-    _ahead[address] = read_checkpoint(address)
+    if trust is not None:
+        register(trust)
+    if address not in _ahead:
+        _ahead[address] = read_checkpoint(address)
     return _ahead[address]
 
 
@@ -81,7 +85,10 @@ def load_from_checked(filename: str, map_location: Any = None) -> dict:
 
 
 def read_checkpoint(
-    address: str, trust: bool | None = None, map_location: Any = 'cpu'
+    address: str,
+    trust: bool | None = None,
+    map_location: Any = 'cpu',
+    only_structure: bool = False,
 ) -> dict:
     """Read a checkpoint from a file or any address that mmengine knows.
 
@@ -91,6 +98,8 @@ def read_checkpoint(
             was not called, torch's own variable
             `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD` decides.
         map_location: As of `torch.load`.
+        only_structure: Leave the values of tensors on disk, unchecked. This
+            is quick.
 
     Raises:
         InputError: The checkpoint is missing, cannot be read, or holds
@@ -105,11 +114,17 @@ def read_checkpoint(
     except (ImportError, RuntimeError) as error:
         raise InputError(f'{address} cannot be fetched: {error}') from None
     try:
+        zipped = _is_zip(file)
+        if zipped and not only_structure:
+            _check_sums(file)
         allowed = torch.serialization.get_safe_globals()
         ours = [name for name in _mmengine_globals() if name not in allowed]
         with torch.serialization.safe_globals(ours):
             content = torch.load(
-                file, map_location=map_location, weights_only=not trust
+                file,
+                map_location=map_location,
+                weights_only=not trust,
+                mmap=zipped and only_structure,
             )
     except Exception as error:  # a damaged file can fail in any way
         culprit = re.search(r'GLOBAL ([\w.]+)', str(error))
@@ -130,7 +145,25 @@ def read_checkpoint(
         raise InputError(
             f'{address} holds a {type(content).__name__}, not a checkpoint.'
         )
+    meta = content.get('meta')
+    if isinstance(meta, dict) and not trust:
+        # mmengine would run this text as Python, to resume.
+        meta.pop('config', None)
     return content
+
+
+def _is_zip(file: Path) -> bool:
+    """Whether torch reads it as a zip file; older ones are pickles."""
+    with open(file, 'rb') as stream:
+        return stream.read(4) == b'PK\x03\x04'
+
+
+def _check_sums(file: Path) -> None:
+    """Compare each record with its check sum, which torch does not."""
+    with ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise BadZipFile(f'{damaged} does not match its check sum')
 
 
 def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
@@ -144,6 +177,34 @@ def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
+
+
+def not_finite(state: Mapping[str, Any]) -> list[str]:
+    """The names of tensors with a value that is NaN or infinite."""
+    return [
+        name
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not value.isfinite().all()
+    ]
+
+
+def refuse_not_finite(address: str, checkpoint: dict) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        InputError: Some are.
+    """
+    state = state_dict_of(checkpoint)
+    names = not_finite(state)
+    if names:
+        raise InputError(
+            f'{address}: {len(names)} of {len(state)} tensors have values '
+            f'that are NaN or infinite ({", ".join(names[:3])}'
+            f'{", ..." if len(names) > 3 else ""}): the training that wrote '
+            'it diverged; take an earlier checkpoint.'
+        )
 
 
 def backbone_part(

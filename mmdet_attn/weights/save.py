@@ -1,9 +1,12 @@
 """Write checkpoints in one step and over no file by accident."""
 
 import hashlib
+import io
 import os
+from contextlib import suppress
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
@@ -40,6 +43,64 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file in one step: it is complete, or as it was before.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    # In the same folder, so that replacing is one step.
+    part = Path(f'{path}.{os.getpid()}.part')
+    try:
+        with open(part, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(part.parent)
+    except OSError as error:
+        raise InputError(
+            f'{path} cannot be written ({error.strerror}); what was there '
+            'before is kept.'
+        ) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Make a folder, and refuse one that cannot be written.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b'0')
+    except OSError as error:
+        raise InputError(
+            f'{folder}: no file can be written there ({error.strerror}).'
+        ) from None
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Remove what killed processes left of `write_bytes`."""
+    for part in Path(folder).glob('*.[0-9]*.part'):
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a loss of power."""
+    if not hasattr(os, 'O_DIRECTORY'):  # Windows
+        return
+    descriptor = os.open(folder, os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_checkpoint(
     content: dict, output: str | Path, name_by_hash: bool = False
 ) -> Path:
@@ -55,15 +116,12 @@ def write_checkpoint(
         The file that was written.
     """
     path = Path(output)
-    # In the same folder, so that replacing is one step.
-    part = Path(f'{path}.{os.getpid()}.part')
-    try:
-        torch.save(content, part)
-        if name_by_hash:
-            path = path.with_name(f'{path.stem}-{sha256(part)[:8]}.pth')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    if name_by_hash:
+        digits = hashlib.sha256(buffer.getbuffer()).hexdigest()[:8]
+        path = path.with_name(f'{path.stem}-{digits}.pth')
+    write_bytes(path, buffer.getbuffer())
     return path
 
 
