@@ -35,7 +35,9 @@ def run(command: str) -> None:
     What is missing or wrong is shown as one line, with exit status 2.
     """
     from mmdet_attn.errors import user_errors
+    from mmdet_attn.training.alone import end_with_parent
 
+    end_with_parent()
     with user_errors():
         module = module_of(command)
         module.main(module.make_parser().parse_args())

@@ -10,7 +10,7 @@ from mmengine.config import Config, DictAction
 from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
-from mmdet_attn.launch import prepare_launch
+from mmdet_attn.launch import add_timeout, prepare_launch
 from mmdet_attn.weights import load
 
 CONFIG_HELP = (
@@ -119,6 +119,7 @@ def config_parser(
         default='none',
         help='who starts the processes (default: none)',
     )
+    add_timeout(parser)
     parser.add_argument(
         '--local_rank',
         '--local-rank',
@@ -154,5 +155,5 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs', config.stem))
-    prepare_launch(cfg, args.launcher)
+    prepare_launch(cfg, args.launcher, args.timeout)
     return cfg

@@ -1,8 +1,11 @@
 """Start a runner under any launcher, on CPU as on GPU."""
 
+import argparse
 import atexit
 import os
 import sys
+from datetime import timedelta
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -11,12 +14,51 @@ from mmengine.device import get_device
 from mmdet_attn.errors import InputError
 
 
-def prepare_launch(cfg: Config, launcher: str) -> None:
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says how long processes wait for each other."""
+    parser.add_argument(
+        '--timeout',
+        type=_minutes,
+        metavar='MINUTES',
+        help='how long processes wait for each other before they end with '
+        'an error (default: 10)',
+    )
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < 10**6:
+        raise argparse.ArgumentTypeError(f'must be positive, got {text}')
+    return minutes
+
+
+def choose_interface() -> None:
+    """Let processes talk by the interface that leads to `MASTER_ADDR`.
+
+    gloo takes that of the host name, which may be known to this machine only.
+    """
+    from mmdet_attn.training.nodes import interface_to
+
+    name = interface_to(os.environ.get('MASTER_ADDR', '127.0.0.1'))
+    if name:
+        os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
+        if name != 'lo':  # within a machine NCCL chooses well
+            os.environ.setdefault('NCCL_SOCKET_IFNAME', name)
+
+
+def prepare_launch(
+    cfg: Config, launcher: str, minutes: float | None = None
+) -> None:
     """Make `launcher` work on this machine, on CPU as on GPU.
 
     mmengine binds every process to a GPU; without one, the process group is
     started here, before the runner would, and the model is wrapped without
     device.
+
+    Args:
+        cfg: The config, which is changed.
+        launcher: As of `--launcher`.
+        minutes: As of `--timeout`; None is the config's, or 10.
     """
     cfg.launcher = launcher
     if launcher == 'none':
@@ -26,6 +68,12 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
             '--launcher pytorch runs under torchrun: '
             'tools/dist_train.sh CONFIG GPUS.'
         )
+    if launcher == 'pytorch':
+        choose_interface()
+    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 600)
+    if minutes:
+        seconds = round(minutes * 60)
+    cfg.merge_from_dict({'env_cfg.dist_cfg.timeout': seconds})
     # Where batch norm learns, every process has statistics of its own. The
     # evaluation during training would then mix them, and the checkpoint hold
     # those of the first.
@@ -46,7 +94,9 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         )
         wrapper.device_ids = None
         cfg.model_wrapper_cfg = wrapper
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group(
+            'gloo', timeout=timedelta(seconds=seconds)
+        )
     elif get_device() == 'cuda':
         gpus = torch.cuda.device_count()
         processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
@@ -55,6 +105,30 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
                 f'{processes} processes on a node with {gpus} GPU(s): start '
                 f'at most {gpus}.'
             )
+
+
+def resume_at_start(resume: str | None, folder: Path) -> str | None:
+    """What to resume from, where torchrun may start this process again.
+
+    Args:
+        resume: As of `--resume`.
+        folder: Where the checkpoints are.
+
+    Raises:
+        InputError: After a restart, nobody could tell which checkpoints are
+            of this training.
+    """
+    there = any(folder.glob('*.pth'))
+    if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
+        return 'auto' if there else resume
+    may_restart = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
+    if may_restart and there and resume != 'auto':
+        raise InputError(
+            f'{folder} has checkpoints of an earlier training, from which a '
+            'restart would go on: give --resume without a name, or another '
+            '--work-dir, or leave out MAX_RESTARTS.'
+        )
+    return resume
 
 
 def leave_group(status: int = 0, together: bool = True) -> None:

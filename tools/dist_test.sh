@@ -7,15 +7,14 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2
     exit 2
 fi
-CONFIG=$1
-CHECKPOINT=$2
-GPUS=$3
+HAS_TORCH='import sys, importlib.util as u; sys.exit(not u.find_spec("torch"))'
+if ! python -c "$HAS_TORCH" 2>/dev/null; then
+    echo "$0: error: there is no python with torch in PATH: activate the" \
+        "environment that has it" >&2
+    exit 2
+fi
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
-PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" torchrun \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$GPUS" \
-    "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"
+export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m mmdet_attn.training.torchrun "$0" "$3" "$TOOLS/test.py" \
+    "$1" "$2" --launcher pytorch "${@:4}"

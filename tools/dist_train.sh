@@ -2,19 +2,20 @@
 # Train on several GPUs, or on a machine without one on as many processes.
 #   tools/dist_train.sh CONFIG GPUS [OPTIONS OF train.py]
 # Several nodes: the same on each, with NNODES, NODE_RANK, MASTER_ADDR, PORT.
+# MAX_RESTARTS=n starts again, at most n times, after a process has died.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG GPUS [options of train.py]" >&2
     exit 2
 fi
-CONFIG=$1
-GPUS=$2
+HAS_TORCH='import sys, importlib.util as u; sys.exit(not u.find_spec("torch"))'
+if ! python -c "$HAS_TORCH" 2>/dev/null; then
+    echo "$0: error: there is no python with torch in PATH: activate the" \
+        "environment that has it" >&2
+    exit 2
+fi
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
-PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" torchrun \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$GPUS" \
-    "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}"
+export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m mmdet_attn.training.torchrun "$0" "$2" "$TOOLS/train.py" \
+    "$1" --launcher pytorch "${@:3}"

@@ -2,7 +2,8 @@
 
 from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
-from mmdet_attn.launch import build_runner
+from mmdet_attn.launch import build_runner, resume_at_start
+from mmdet_attn.training.alone import lock
 from mmdet_attn.training.checkpoints import save_safely, use_resume
 from mmdet_attn.training.finite import FiniteHook
 from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
@@ -39,6 +40,7 @@ def make_parser():
 
 def main(args):
     cfg = load_config(args, 'train', 'val')
+    lock(cfg.work_dir, args.launcher)
 
     if args.amp:
         from mmengine.device import get_device
@@ -55,7 +57,8 @@ def main(args):
             )
         cfg.auto_scale_lr.enable = True
     folder = save_safely(cfg)
-    use_resume(cfg, args.resume, folder, args.allow_nan)
+    resume = resume_at_start(args.resume, folder)
+    use_resume(cfg, resume, folder, args.allow_nan)
     train_exactly(cfg)
 
     runner = build_runner(cfg)

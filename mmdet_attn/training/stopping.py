@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 from mmdet_attn.launch import leave_group
 from mmdet_attn.training.checkpoints import save_now
 
-NOTICE = b'The training stops after this iteration, or batch of a validation.\n'
+NOTICE = (
+    b'The training stops after this iteration, or batch of a validation.\n'
+)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -1,0 +1,360 @@
+"""Several processes and nodes: what ends, what is refused, what is named."""
+
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DEMO, ROOT, quick_options, user_error
+
+from mmdet_attn import launch
+from mmdet_attn.errors import InputError
+from mmdet_attn.training import alone, torchrun
+from mmdet_attn.training.nodes import interface_to
+
+slow = pytest.mark.slow
+LOCK = (
+    'from mmdet_attn.training.alone import lock\n'
+    'lock({!r}, "none"); print("locked", flush=True); input()'
+)
+
+
+def until(condition, seconds=60):
+    """Wait for a condition, and return whether it came true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def processes(word) -> dict[int, str]:
+    """The running processes with a word in their command line."""
+    found = {}
+    for file in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            command = file.read_text()
+        except OSError:
+            continue
+        if str(word) in command:
+            found[int(file.parent.name)] = command
+    return found
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a command of the clone; its output is in the file `log`."""
+    started = []
+
+    def start(*command, log='log', **env):
+        with open(tmp_path / log, 'w') as file:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    'PATH': f'{Path(sys.executable).parent}:'
+                    + os.environ['PATH'],
+                    'PYTHONPATH': str(ROOT),
+                    'OMP_NUM_THREADS': '1',
+                    'PORT': str(21000 + os.getpid() % 10000),
+                    **env,
+                },
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    for pid in processes(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'env', 'expected'),
+    [
+        ('two', {}, "GPUS must be a whole number .*, got 'two'"),
+        ('0', {}, "GPUS must be .*, got '0'"),
+        ('1', {'NNODES': 'x'}, "NNODES must be .*, got 'x'"),
+        ('1', {'NNODES': '2'}, 'needs MASTER_ADDR'),
+        ('1', {'NODE_RANK': '1'}, "NODE_RANK must be .* to 0, got '1'"),
+        ('1', {'PORT': '99999'}, "PORT must be .* 65535, got '99999'"),
+        ('1', {'MAX_RESTARTS': '-1'}, "MAX_RESTARTS must be .*, got '-1'"),
+        ('1', {'NNODES': '2', 'MASTER_ADDR': 'x.invalid'}, 'x.invalid is not'),
+        ('1', {'NNODES': '2', 'MASTER_ADDR': '127.0.0.1'}, 'this machine o'),
+    ],
+)
+def test_bad_variables(monkeypatch, gpus, env, expected):
+    if 'MASTER_ADDR' in env:
+        monkeypatch.setenv('NODE_RANK', '1')
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=expected):
+        torchrun.run(gpus, ['train.py'])
+
+
+def test_port_in_use(monkeypatch):
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv('PORT', str(port))
+        with pytest.raises(InputError, match=rf'PORT {port} .*in use.*PORT='):
+            torchrun.run('1', ['train.py'])
+
+
+def test_scripts_show_one_line(tmp_path):
+    command = ['tools/dist_train.sh', DEMO, 'two']
+    error = user_error(*command)
+    assert error.startswith('dist_train.sh: error: GPUS must be')
+    assert error.count('\n') == 1
+    for name in ('bash', 'env', 'dirname'):
+        (tmp_path / name).symlink_to(f'/usr/bin/{name}')
+    error = subprocess.run(
+        [ROOT / command[0], *command[1:]],
+        env={'PATH': str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert error.returncode == 2
+    assert error.stderr.count('\n') == 1
+    assert 'no python with torch in PATH' in error.stderr
+
+
+def test_interface_of_an_address():
+    assert interface_to('127.0.0.1') == 'lo'
+    assert interface_to('host.invalid') is None
+
+
+def test_chosen_interface_stays(monkeypatch):
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    launch.choose_interface()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'lo'
+    assert 'NCCL_SOCKET_IFNAME' not in os.environ
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'eth7')
+    launch.choose_interface()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'eth7'
+
+
+def test_lock(tmp_path, start):
+    first = start(sys.executable, '-c', LOCK.format(str(tmp_path)))
+    file = tmp_path / 'lock'
+    assert until(lambda: file.exists() and file.read_text())
+    expected = rf'another .*\({socket.gethostname()}, process {first.pid}, si'
+    with pytest.raises(InputError, match=expected):
+        alone.lock(str(tmp_path), 'none')
+    monitored = file.read_text()
+    os.environ['RANK'] = '1'  # only the first process locks
+    alone.lock(str(tmp_path), 'pytorch')
+    first.kill()
+    first.wait()
+    alone.lock(str(tmp_path), 'none')
+    assert file.read_text() != monitored
+    assert f'process {os.getpid()}' in file.read_text()
+
+
+def test_no_lock_is_no_error(tmp_path, monkeypatch, caplog):
+    def lockf(*args):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    said = []
+    monkeypatch.setattr(fcntl, 'lockf', lockf)
+    monkeypatch.setattr(alone, 'print_log', lambda *args: said.append(args))
+    alone.lock(str(tmp_path), 'none')
+    assert 'No locks available' in said[0][0]
+
+
+def test_work_dir_that_cannot_be(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='work cannot be written: Not a dir'):
+        alone.lock(str(tmp_path / 'file/work'), 'none')
+
+
+def test_process_without_its_launcher_ends():
+    command = 'from mmdet_attn.training.alone import *; end_with_parent()'
+    done = subprocess.run(
+        [sys.executable, '-c', command],
+        cwd=ROOT,
+        env=os.environ | {alone.LAUNCHER: '1'},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_resume_after_a_restart(tmp_path, monkeypatch):
+    resume = launch.resume_at_start
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '1')
+    assert resume(None, str(tmp_path)) is None
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert resume(None, str(tmp_path)) is None
+    assert resume('a.pth', str(tmp_path)) == 'a.pth'
+    (tmp_path / 'epoch_1.pth').touch()
+    assert resume(None, str(tmp_path)) == 'auto'
+    assert resume('a.pth', str(tmp_path)) == 'auto'
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    assert resume('auto', str(tmp_path)) == 'auto'
+    with pytest.raises(InputError, match='of an earlier training'):
+        resume(None, str(tmp_path))
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '0')
+    assert resume(None, str(tmp_path)) is None
+
+
+@slow
+def test_killed_script_leaves_nothing(tmp_path, shapes, start):
+    """And while it runs, a second training is refused."""
+    work = tmp_path / 'work'
+    options = quick_options(shapes, work)
+    options += [
+        'train_cfg.max_epochs=1000',
+        'train_dataloader.num_workers=1',
+    ]
+    command = ['tools/dist_train.sh', DEMO, 2, *options]
+    script = start(*command)
+    log = tmp_path / 'log'
+    assert until(lambda: '[2][1/1]' in log.read_text()), log.read_text()
+    assert len(processes(work)) == 5  # two processes, their loaders, one agent
+
+    before = sorted(work.glob('*/*.log'))
+    second = start(*command, log='second', PORT=str(os.getpid() % 9000 + 9000))
+    assert second.wait(60) == 2
+    output = (tmp_path / 'second').read_text()
+    assert 'Traceback' not in output
+    last = output.splitlines()[-1]
+    assert last.startswith('train.py: error:')
+    assert f'{work} belongs to another training' in last
+    assert socket.gethostname() in last
+    assert sorted(work.glob('*/*.log')) == before
+
+    script.kill()
+    assert until(lambda: not processes(work), 30), processes(work)
+
+
+@slow
+def test_died_worker_resumes(tmp_path, shapes, start):
+    work = tmp_path / 'work'
+    options = [*quick_options(shapes, work), 'train_cfg.max_epochs=5']
+    script = start('tools/dist_train.sh', DEMO, 2, *options, MAX_RESTARTS='2')
+    assert until((work / 'epoch_1.pth').exists)
+    pid = next(p for p, c in processes(work).items() if 'torchrun' not in c)
+    os.kill(pid, signal.SIGKILL)
+    assert script.wait(120) == 0
+    log = (tmp_path / 'log').read_text()
+    assert re.search(
+        r'dist_train.sh: process \d ended by SIGKILL; re.* 1 of', log
+    )
+    assert re.search('resumed epoch: [1-4]', log)
+    assert (work / 'epoch_5.pth').exists()
+    # What the user must mend is not tried again.
+    code = start('tools/dist_train.sh', DEMO, 2, *options, MAX_RESTARTS='2')
+    assert code.wait(60) == 2
+    log = (tmp_path / 'log').read_text()
+    assert log.splitlines()[-1].startswith('train.py: error:')
+    assert log.count('of an earlier training') == 1
+
+
+TINY = """
+import sys, time, torch
+from mmengine.config import Config
+from mmdet_attn.launch import leave_group, prepare_launch
+from mmdet_attn.training.alone import end_with_parent
+end_with_parent()
+prepare_launch(Config({}), 'pytorch', 0.2)
+for step in range(int(sys.argv[1])):
+    torch.distributed.all_reduce(torch.ones(1))
+    print('step', step, flush=True)
+    time.sleep(0.5)
+leave_group()
+"""
+
+
+@pytest.fixture
+def two_nodes(tmp_path, start):
+    """Start a script on two nodes that know their host name as 127.0.0.1."""
+    names = [f'mmdet-attn-{os.getpid()}-{node}' for node in (0, 1)]
+    hosts = [Path('/etc/netns', name, 'hosts') for name in names]
+
+    def ip(*words, check=True):
+        subprocess.run(['ip', *words], check=check, capture_output=True)
+
+    try:
+        for name in names:
+            ip('netns', 'add', name)
+        veth = [part for n in names for part in ('veth0', 'netns', n)]
+        ip('link', 'add', *veth[:3], 'type', 'veth', 'peer', *veth[3:])
+        for node, (name, file) in enumerate(zip(names, hosts, strict=True)):
+            address = f'10.77.0.{node + 1}/24'
+            ip('-n', name, 'address', 'add', address, 'dev', 'veth0')
+            ip('-n', name, 'link', 'set', 'veth0', 'up')
+            ip('-n', name, 'link', 'set', 'lo', 'up')
+            file.parent.mkdir(parents=True)
+            file.write_text(f'127.0.0.1 localhost {socket.gethostname()}\n')
+    except (OSError, subprocess.CalledProcessError) as error:
+        for name in names:
+            ip('netns', 'delete', name, check=False)
+        pytest.skip(f'network namespaces are needed: {error}')
+    (tmp_path / 'tiny.py').write_text(TINY)
+
+    def on(node, steps, minutes=0.15):
+        return start(
+            *('ip', 'netns', 'exec', names[node], sys.executable, '-m'),
+            *('mmdet_attn.training.torchrun', 'dist_train.sh', 1),
+            *(tmp_path / 'tiny.py', steps, '--timeout', minutes),
+            log=str(node),
+            NNODES='2',
+            NODE_RANK=str(node),
+            MASTER_ADDR='10.77.0.1',
+        )
+
+    on.cut = lambda: ip('-n', names[0], 'link', 'set', 'veth0', 'down')
+    yield on
+    for name, file in zip(names, hosts, strict=True):
+        ip('netns', 'delete', name, check=False)
+        file.unlink()
+        file.parent.rmdir()
+
+
+def logs(folder):
+    return [(folder / name).read_text() for name in '01']
+
+
+@slow
+def test_nodes_meet(two_nodes, tmp_path):
+    nodes = [two_nodes(node, 3) for node in (0, 1)]
+    codes = [node.wait(60) for node in nodes]
+    assert codes == [0, 0], logs(tmp_path)
+
+
+@slow
+def test_cut_link_ends_both_nodes(two_nodes, tmp_path):
+    nodes = [two_nodes(node, 1000) for node in (0, 1)]
+    assert until(lambda: 'step 2' in logs(tmp_path)[1]), logs(tmp_path)
+    two_nodes.cut()
+    assert [node.wait(40) for node in nodes] == [1, 1]
+    for node, log in enumerate(logs(tmp_path)):
+        assert f'dist_train.sh: node {1 - node} (' in log
+        assert 'is silent for' in log
+    assert not processes(tmp_path / 'tiny.py')
+
+
+@slow
+@pytest.mark.parametrize('node', [0, 1])
+def test_node_that_waits_in_vain(two_nodes, tmp_path, node):
+    alone_ = two_nodes(node, 1, minutes=0.05)
+    assert alone_.wait(60) == 2
+    log = (tmp_path / str(node)).read_text()
+    last = log.strip().splitlines()[-1]
+    assert last.startswith(f'dist_train.sh: error: node {1 - node} did not')
