@@ -69,7 +69,13 @@ def loader(points):
 
 
 def make_runner(
-    work, hook=None, epochs=2, points=None, by_epoch=True, **options
+    work,
+    hook=None,
+    epochs=2,
+    points=None,
+    by_epoch=True,
+    wrapper=None,
+    **options,
 ) -> Runner:
     """Three iterations an epoch, a checkpoint at the end of each."""
     kind = 'mmdet_attn.CheckpointHook'
@@ -80,7 +86,10 @@ def make_runner(
         work_dir=str(work),
         train_dataloader=loader(points or Points()),
         train_cfg=loop,
-        optim_wrapper={'optimizer': dict(type='SGD', lr=0.1, momentum=0.9)},
+        optim_wrapper={
+            'optimizer': dict(type='SGD', lr=0.1, momentum=0.9),
+            **(wrapper or {}),
+        },
         default_hooks={
             'checkpoint': dict(
                 type=kind, interval=1, by_epoch=by_epoch, **(hook or {})
@@ -96,9 +105,8 @@ def make_runner(
 
 def resumed(work, checkpoint, *args, **options) -> Runner:
     """A training that carries on from a checkpoint."""
-    return make_runner(
-        work, *args, resume=True, load_from=str(checkpoint), **options
-    )
+    options |= {'resume': True, 'load_from': str(checkpoint)}
+    return make_runner(work, *args, **options)
 
 
 def saved(work) -> set[str]:

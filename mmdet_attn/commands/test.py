@@ -13,7 +13,7 @@ from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
-from mmdet_attn.evaluation.report import write_reports
+from mmdet_attn.evaluation.report import refuse_no_metric, write_reports
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import (
@@ -107,5 +107,6 @@ def main(args):
             DumpDetResults(out_file_path=args.out)
         )
     with config_errors(cfg):
-        runner.test()
+        metrics = runner.test()
+    refuse_no_metric(runner, metrics)
     write_reports(runner)

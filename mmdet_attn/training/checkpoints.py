@@ -93,6 +93,10 @@ class CheckpointHook(hooks.CheckpointHook):
             self.best_ckpt_path = self._here(self.best_ckpt_path)
         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
             self.best_ckpt_path_dict[key] = path and self._here(path)
+        # mmengine forgets it, and then does not store the best score there.
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        if last and Path(self._here(last)).exists():
+            self.last_ckpt = self._here(last)
         if is_main_process():
             for folder in {self.out_dir, runner.work_dir}:
                 remove_parts(folder)
