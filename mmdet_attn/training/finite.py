@@ -120,23 +120,21 @@ class FiniteHook(Hook):
             if isinstance(hook, CheckpointHook)
         ]
         good = next(filter(None, [*saved, runner._load_from]), None)
+        facts = [
+            *(reports or ['All losses are finite.']),
+            f'Weights: {_some(not_finite(state), len(state))}.',
+            f'Gradients: {_some(not_finite(grads), len(grads))}.',
+            f'Learning rate: {", ".join(map(str, sorted(rates)))}.',
+            f'Last good checkpoint: {good or "none"}.',
+        ]
         raise InputError(
-            '\n  '.join(
-                [
-                    f'iteration {runner.iter + 1} (epoch {runner.epoch + 1}) '
-                    'has values that are NaN or infinite, and the training '
-                    'stops.',
-                    *(reports or ['All losses are finite.']),
-                    f'Weights: {_some(not_finite(state), len(state))}.',
-                    f'Gradients: {_some(not_finite(grads), len(grads))}.',
-                    f'Learning rate: {", ".join(map(str, sorted(rates)))}.',
-                    f'Last good checkpoint: {good or "none"}.',
-                    'Look at the images, or train with a lower learning rate '
-                    '(a resumed training keeps the old one) or with '
-                    'optim_wrapper.clip_grad. --resume carries on from the '
-                    'last good checkpoint, --allow-nan turns this check off.',
-                ]
-            )
+            f'iteration {runner.iter + 1} (epoch {runner.epoch + 1}) has '
+            'values that are NaN or infinite, and the training stops.\n  '
+            + '\n  '.join(facts)
+            + '\n  Look at the images, or train with a lower learning rate '
+            '(a resumed training keeps the old one) or with '
+            'optim_wrapper.clip_grad. --resume carries on from the last good '
+            'checkpoint, --allow-nan turns this check off.'
         )
 
 
