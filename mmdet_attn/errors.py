@@ -36,6 +36,17 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """The text with control characters, but for line ends, written out.
+
+    Names in files of others could steer a terminal with them.
+    """
+    return ''.join(
+        sign if sign.isprintable() or sign == '\n' else repr(sign)[1:-1]
+        for sign in text
+    )
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Show an InputError or a missing extra as one line, exit with 2."""
@@ -49,5 +60,5 @@ def user_errors() -> Iterator[None]:
                 raise
         if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
             tool = Path(sys.argv[0]).name
-            print(f'{tool}: error: {message}', file=sys.stderr)
+            print(f'{tool}: error: {printable(str(message))}', file=sys.stderr)
         sys.exit(2)
