@@ -6,6 +6,7 @@ and for the `_base_` of a config. mmengine itself knows OpenMMLab's packages
 only; importing this module teaches it ours.
 """
 
+import ast
 import inspect
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -70,6 +71,55 @@ def load_config_file(name: str | PathLike) -> Config:
     file = find_config(name)
     with config_errors(file):
         return Config.fromfile(file)
+
+
+def read_dumped(file: Path) -> Config:
+    """Read a config as mmengine dumped it, without running it.
+
+    Such a file sets variables. `dict(...)` is the only call in it.
+
+    Raises:
+        InputError: The file cannot be read, or it has anything else.
+    """
+    try:
+        tree = _Values().visit(ast.parse(file.read_text(encoding='utf-8')))
+        values = {}
+        for line in tree.body:
+            if not isinstance(line, ast.Assign):
+                raise ValueError(f'line {line.lineno} assigns no value')
+            for target in line.targets:
+                name = ast.unparse(target)
+                if not name.isidentifier() or name == '_base_':
+                    raise ValueError(f'line {line.lineno} sets no variable')
+                values[name] = ast.literal_eval(line.value)
+        return Config(values)
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError) as error:
+        reason = str(error)
+    except (RecursionError, MemoryError):
+        reason = 'it is nested too deeply'
+    raise InputError(
+        f'{file} cannot be read as a config: {reason}. Only values are read '
+        'from it, and no code is run: take it as mmengine wrote it.'
+    )
+
+
+class _Values(ast.NodeTransformer):
+    """Turn `dict(a=1)` into `{'a': 1}`, and the name of inf into its value."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if ast.unparse(node.func) != 'dict' or None in names:
+            return node
+        if node.args:  # dict({'a.b': 1})
+            alone = len(node.args) == 1 and not names
+            return node.args[0] if alone else node
+        keys: list = [ast.Constant(name) for name in names]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        number = node.id in ('inf', 'nan') and isinstance(node.ctx, ast.Load)
+        return ast.Constant(float(node.id)) if number else node
 
 
 def _base_path(name: str, config: str) -> tuple[str, str | None]:

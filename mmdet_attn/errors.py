@@ -51,6 +51,17 @@ def _message(error: Exception) -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """The text with control characters, but for line ends, written out.
+
+    Names in files of others could steer a terminal with them.
+    """
+    return ''.join(
+        sign if sign.isprintable() or sign == '\n' else repr(sign)[1:-1]
+        for sign in text
+    )
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Show what a user can put right as one line, exit with 2."""
@@ -64,5 +75,5 @@ def user_errors() -> Iterator[None]:
             raise
         if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
             tool = Path(sys.argv[0]).name
-            print(f'{tool}: error: {message}', file=sys.stderr)
+            print(f'{tool}: error: {printable(str(message))}', file=sys.stderr)
         sys.exit(2)

@@ -89,7 +89,7 @@ FILES = {
     'no cfg': (backbone("plugins=[dict(position='after_conv3')]"), 'cfg'),
     'no type': (
         backbone("plugins=[dict(cfg=dict(a=1), position='after_conv3')]"),
-        r'plugins\.0 .* type',
+        r'plugins\.0 .*type',
     ),
     'plugins is no list': (
         backbone(
@@ -127,7 +127,7 @@ FILES = {
     'duplicate keys': (
         f'_base_ = [{str(ROOT / DEMO)!r}, '
         f'{str(ROOT / "configs/_base_/shapes.py")!r}]\n',
-        'train_dataloader',
+        'Duplicate key',
     ),
     'undefined variable': (BASE + 'model = dict(depth=dept)\n', 'dept'),
     'base variable': (BASE + 'x = {{_base_.missing}}\n', 'missing'),

@@ -9,7 +9,7 @@ from mmdet.evaluation.metrics import coco_metric as mmdet_module
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
-from mmdet_attn.errors import InputError
+from mmdet_attn.errors import InputError, printable
 from mmdet_attn.evaluation.engine import find_evaluator
 from mmdet_attn.evaluation.report import statistics, table
 
@@ -122,7 +122,7 @@ class FastCocoMetric(CocoMetric):
                 logger.info('\n' + table(kind, report))
                 for name, row in report['classes'].items():
                     ap = float('nan') if row['AP'] is None else row['AP']
-                    found[f'{name}_precision'] = round(ap, 3)
+                    found[f'{printable(name)}_precision'] = round(ap, 3)
         return found
 
     @property

@@ -8,6 +8,8 @@ from mmengine.evaluator import DumpResults
 
 from mmdet_attn.errors import InputError
 
+from mmdet_attn.errors import printable
+
 COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 SIZES = ('', 's', 'm', 'l')  # as COCOeval orders its area ranges
 
@@ -60,7 +62,10 @@ def table(metric: str, found: dict) -> str:
     for name, row in rows.items():
         numbers = [row[column] for column in columns]
         cells.append(
-            [name, *('-' if n is None else f'{n:.3f}' for n in numbers)]
+            [
+                printable(name),
+                *('-' if n is None else f'{n:.3f}' for n in numbers),
+            ]
         )
     grid = AsciiTable(cells)
     grid.inner_footing_row_border = True

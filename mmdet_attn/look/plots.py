@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mmdet_attn.look.views import GateView, by_stage
@@ -24,6 +25,7 @@ CYCLE = (
 LEAST_SPAN = 0.02  # of a vertical axis: less would show rounding as structure
 
 
+@rc_context({'text.parse_math': False})  # a class may be named $x
 def plot_channels(
     views: Sequence[GateView],
     groups: Mapping[str, list[int]],

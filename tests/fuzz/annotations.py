@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from broken import ANNOTATIONS, MISSING, WRONG
 from budget import apart, fuzz
+from conftest import load_config
 from hypothesis import strategies as st
 
 from mmdet_attn import FastCocoMetric
-from mmdet_attn.datasets.coco_check import check_annotations
+from mmdet_attn.datasets.coco_folder import use_data_root
+from mmdet_attn.datasets.contents import check_contents
 from mmdet_attn.datasets.shapes import make_shapes
 from mmdet_attn.errors import InputError
 
@@ -83,10 +85,11 @@ def files(draw):
     return json.dumps(content)
 
 
-def use(file: Path, names: tuple, masks: bool) -> None:
+def use(file: Path, cfg, masks: bool) -> None:
     """Load the file as mmdet does, and evaluate with both engines."""
     from mmdet.datasets import CocoDataset
 
+    names = cfg.test_dataloader.dataset.metainfo.classes
     data = dict(
         ann_file=str(file),
         data_prefix=dict(img=str(folder() / 'val')),
@@ -128,19 +131,28 @@ def use(file: Path, names: tuple, masks: bool) -> None:
         assert all(np.isfinite(value) for value in values.values())
 
 
+@cache
+def config(masks: bool):
+    kind = 'mask' if masks else 'faster'
+    return load_config(f'demo/{kind}_rcnn_r50_eca_shapes')
+
+
 @fuzz(files(), st.booleans())
 def test_annotations(text, masks):
-    file = folder() / 'annotations/fuzzed.json'
-    file.write_text(text)
+    file = folder() / 'annotations/instances_val.json'
+    cfg = copy.deepcopy(config(masks))
 
     def check():
+        file.write_text(text)
         try:
-            names = check_annotations(file, masks)
+            use_data_root(cfg, str(folder()), ('val',))
+            check_contents(cfg, ('test',))
         except InputError as error:
             message = str(error)
         else:
             message = str(file)
-            use(file, names, masks)
+            use(file, cfg, masks)
         assert str(file) in message
 
+    good()
     apart(check, 60)

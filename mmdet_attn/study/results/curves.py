@@ -66,7 +66,9 @@ def plot_comparison(compared: Sequence[Comparison], file: str | Path) -> Path:
         loss.plot(at, [r['loss'] for r in training.train], lw=1, **line)
         rates = [r.get('lr', math.nan) for r in training.train]
         rate.plot(at, rates, lw=2, **(line | {'ls': dashes[number]}))
-        label = training.name + ('' if at else ' (nothing logged yet)')
+        label = training.name.replace('$', r'\$') + (
+            '' if at else ' (nothing logged yet)'
+        )
         loss.plot([], [], label=label, **line)
         for kind, panel in zip(kinds, results, strict=False):
             points = sorted((e, ap.ap) for e, ap in training.ap[kind].items())

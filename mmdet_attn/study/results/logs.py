@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdet_attn.config_files import read_dumped
 from mmdet_attn.errors import InputError
 
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -53,15 +54,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The config of this run."""
-        try:
-            return Config.fromfile(
-                self.config_file, import_custom_modules=False
-            )
-        except Exception as error:
-            raise InputError(
-                f'{self.config_file} cannot be read as a config ({error}): '
-                'take the whole folder as mmengine wrote it.'
-            ) from error
+        return read_dumped(self.config_file)
 
     @property
     def resumes(self) -> bool:
@@ -144,7 +137,7 @@ def _read(file: Path) -> Run:
         try:
             record = json.loads(line)
             step = int(record['step'])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             if number == len(lines):
                 run.cut = bool(line)
                 break

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mmdet_attn.errors import printable
 from mmdet_attn.study.results.compare import KINDS, Comparison
 from mmdet_attn.study.results.differences import Difference
 from mmdet_attn.study.results.paper import AP
@@ -111,6 +112,7 @@ def _differing(
 
 def _escape(text: str) -> str:
     """Escape the characters of a name or path that Markdown uses."""
+    text = printable(text).replace('\n', ' ')
     for sign in '\\|*_<`[':
         text = text.replace(sign, f'\\{sign}')
     return text
