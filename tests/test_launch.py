@@ -308,11 +308,11 @@ def two_nodes(tmp_path, start):
         pytest.skip(f'network namespaces are needed: {error}')
     (tmp_path / 'tiny.py').write_text(TINY)
 
-    def on(node, steps):
+    def on(node, steps, minutes=0.15):
         return start(
             *('ip', 'netns', 'exec', names[node], sys.executable, '-m'),
             *('mmdet_attn.training.torchrun', 'dist_train.sh', 1),
-            *(tmp_path / 'tiny.py', steps, '--timeout', 0.2),
+            *(tmp_path / 'tiny.py', steps, '--timeout', minutes),
             log=str(node),
             NNODES='2',
             NODE_RANK=str(node),
@@ -353,7 +353,7 @@ def test_cut_link_ends_both_nodes(two_nodes, tmp_path):
 @slow
 @pytest.mark.parametrize('node', [0, 1])
 def test_node_that_waits_in_vain(two_nodes, tmp_path, node):
-    alone_ = two_nodes(node, 1)
+    alone_ = two_nodes(node, 1, minutes=0.05)
     assert alone_.wait(60) == 2
     log = (tmp_path / str(node)).read_text()
     last = log.strip().splitlines()[-1]

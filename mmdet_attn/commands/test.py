@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from mmdet_attn.cli import config_parser, load_config
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
-from mmdet_attn.evaluation.report import write_reports
+from mmdet_attn.evaluation.report import refuse_no_metric, write_reports
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import (
@@ -105,5 +105,5 @@ def main(args):
         runner.test_evaluator.metrics.append(
             DumpDetResults(out_file_path=args.out)
         )
-    runner.test()
+    refuse_no_metric(runner, runner.test())
     write_reports(runner)

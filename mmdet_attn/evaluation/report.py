@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+from mmengine.evaluator import DumpResults
+
+from mmdet_attn.errors import InputError
 
 COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 SIZES = ('', 's', 'm', 'l')  # as COCOeval orders its area ranges
@@ -62,6 +65,31 @@ def table(metric: str, found: dict) -> str:
     grid = AsciiTable(cells)
     grid.inner_footing_row_border = True
     return grid.table
+
+
+def refuse_no_metric(runner, metrics: dict) -> None:
+    """Refuse a test that measured nothing, though it should.
+
+    Args:
+        runner: mmengine's, after its test.
+        metrics: What the test returned.
+
+    Raises:
+        InputError: There is no metric, or each is -1 or NaN.
+    """
+    wanted = [
+        metric
+        for metric in runner.test_evaluator.metrics
+        if not isinstance(metric, DumpResults)
+        and not getattr(metric, 'format_only', False)
+    ]
+    # COCO's way to say that there was nothing to find is -1.
+    if wanted and all(v == -1 or v != v for v in metrics.values()):
+        raise InputError(
+            'the test gave no metric: the detector found nothing, or there '
+            'are no annotations. Look at its detections with predict.py '
+            '--score-thr 0, and at the annotation file.'
+        )
 
 
 def write_reports(runner) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import hooks
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import (
     HardDiskBackend,
@@ -93,6 +93,10 @@ class CheckpointHook(hooks.CheckpointHook):
             self.best_ckpt_path = self._here(self.best_ckpt_path)
         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
             self.best_ckpt_path_dict[key] = path and self._here(path)
+        # mmengine forgets it, and then does not store the best score there.
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        if last and Path(self._here(last)).exists():
+            self.last_ckpt = self._here(last)
         if is_main_process():
             for folder in {self.out_dir, runner.work_dir}:
                 remove_parts(folder)
@@ -190,10 +194,12 @@ def save_safely(cfg: Config) -> Path:
     Raises:
         InputError: It cannot be written.
     """
-    default = cfg.setdefault('default_hooks', ConfigDict())
-    first = default.setdefault(
-        'checkpoint', dict(type='CheckpointHook', interval=1)
-    )
+    if 'default_hooks' not in cfg:
+        cfg.default_hooks = {}
+    if 'checkpoint' not in cfg.default_hooks:
+        mmengines = dict(type='CheckpointHook', interval=1)
+        cfg.default_hooks.checkpoint = mmengines
+    first = cfg.default_hooks.checkpoint
     for hook in (first, *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and _is_mmengines(hook['type']):
             hook['type'] = 'mmdet_attn.CheckpointHook'
@@ -233,7 +239,7 @@ def use_resume(
         return
     if resume == 'auto':
         newest = newest_checkpoint(folder, allow_nan)
-        resume = newest and str(newest)
+        resume = str(newest) if newest else None
     else:
         read_ahead(resume)
     cfg.resume = resume is not None

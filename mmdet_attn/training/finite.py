@@ -99,7 +99,7 @@ class FiniteHook(Hook):
         bad = [
             f'{name} {float(value)}'
             for name, value in losses.items()
-            if not value.isfinite().all()
+            if name != 'loss' and not value.isfinite().all()
         ]
         here = []
         if bad:
@@ -131,8 +131,10 @@ class FiniteHook(Hook):
                     f'Gradients: {_some(not_finite(grads), len(grads))}.',
                     f'Learning rate: {", ".join(map(str, sorted(rates)))}.',
                     f'Last good checkpoint: {good or "none"}.',
-                    'Lower the learning rate, or look at the images; then '
-                    'carry on with --resume. --allow-nan goes on regardless.',
+                    'Look at the images, or train with a lower learning rate '
+                    '(a resumed training keeps the old one) or with '
+                    'optim_wrapper.clip_grad. --resume carries on from the '
+                    'last good checkpoint, --allow-nan turns this check off.',
                 ]
             )
         )

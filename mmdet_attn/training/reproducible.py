@@ -29,6 +29,8 @@ DATA, ITERATION, START = range(3)
 # In mmengine's message hub, and so in checkpoints: the epoch, the iterations
 # of it that are done, and their number in a whole epoch.
 PLACE = 'place_in_epoch'
+# Likewise: the iterations that were done at the last whole validation.
+VALIDATED = 'validated_after'
 
 
 def seed_all(seed: int, use: int, place: int, within: int = 0) -> None:
@@ -203,8 +205,8 @@ class ExactResumeHook(Hook):
 
     That are the buffers of a network where they differ from process to
     process, such as running statistics of batch norm within an epoch, and
-    the size of multi-scale training. A resume after an epoch also begins
-    with the validation that follows it: nobody knows whether that one ended.
+    the size of multi-scale training. A resume also begins with the
+    validation that follows its checkpoint, if that one may not have ended.
     """
 
     priority = 'LOWEST'
@@ -222,6 +224,8 @@ class ExactResumeHook(Hook):
             done, end = loop.iter, loop.max_iters
         else:
             return
+        if runner.message_hub.runtime_info.get(VALIDATED) == loop.iter:
+            return
         loop._decide_current_val_interval()
         if (
             runner.val_loop is not None
@@ -238,6 +242,9 @@ class ExactResumeHook(Hook):
 
     def before_saving(self, runner: Any) -> None:
         """Gather what is stored. All processes call it."""
+        hub = runner.message_hub
+        if hub.runtime_info.get('loop_stage') == 'val':  # for the best one
+            hub.update_info(VALIDATED, runner.iter)
         self.gathered = all_gather_object(self._own(runner))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:

@@ -59,14 +59,12 @@ class StopHook(Hook):
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
         number = torch.tensor(self.signal)
         all_reduce(number, 'max')
-        # Gradients that are still accumulated would be lost.
-        stepped = getattr(runner.optim_wrapper, 'should_update', lambda: True)
-        if number and stepped():
+        if number and has_stepped(runner):
             file = save_now(runner)
             self._stop(runner, int(number), runner.iter + 1, file, True)
 
     def after_val_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        if self.signal and runner.train_loop.iter:
+        if self.signal and has_stepped(runner):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook.after_val_epoch(runner)  # gives back the weights
@@ -93,6 +91,11 @@ class StopHook(Hook):
         runner.visualizer.close()
         leave_group(128 + number, together)
         sys.exit(128 + number)
+
+
+def has_stepped(runner: Any) -> bool:
+    """Whether no gradients are accumulated, which a stop would lose."""
+    return getattr(runner.optim_wrapper, 'should_update', lambda: True)()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
+from torch.distributed import TCPStore
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import (
     LocalElasticAgent,
@@ -20,9 +21,12 @@ from torch.distributed.elastic.multiprocessing import (
     DefaultLogsSpecs,
     SignalException,
 )
-from torch.distributed.elastic.rendezvous import RendezvousParameters
-from torch.distributed.elastic.rendezvous.registry import (
-    get_rendezvous_handler,
+from torch.distributed.elastic.rendezvous import (
+    RendezvousInfo,
+    RendezvousStoreInfo,
+)
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import (
+    StaticTCPRendezvous,
 )
 
 from mmdet_attn.errors import InputError, user_errors
@@ -52,6 +56,33 @@ class Agent(LocalElasticAgent):
                 then = f'; restart {count} of {most}' * (count <= most)
                 say(f'process {rank} ended {how}{then}')
         return result
+
+
+class Rendezvous(StaticTCPRendezvous):
+    """torchrun's, with a new store for the processes of each start.
+
+    In that of an earlier start they would find addresses of processes that
+    have died.
+    """
+
+    starts = 0
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        info = super().next_rendezvous()
+        self.starts += 1
+        key = f'port/{self.starts}'
+        if self.rank == 0:
+            self.start_store = TCPStore(
+                self.master_addr, 0, is_master=True, wait_for_workers=False
+            )
+            info.store.set(key, str(self.start_store.port))
+        port = int(info.store.get(key))
+        return RendezvousInfo(
+            info.store,
+            info.rank,
+            info.world_size,
+            RendezvousStoreInfo(self.master_addr, port),
+        )
 
 
 def first_failure(result: RunResult) -> tuple[int, int]:
@@ -151,20 +182,10 @@ def run(processes: str, script: list[str]) -> int:
             local_world_size=count,
             entrypoint=sys.executable,
             args=('-u', *script),
-            rdzv_handler=get_rendezvous_handler(
-                RendezvousParameters(
-                    'static',
-                    f'{address}:{port}',
-                    run_id='mmdet_attn',
-                    min_nodes=nodes,
-                    max_nodes=nodes,
-                    rank=node,
-                    timeout=round(minutes * 60),
-                )
+            rdzv_handler=Rendezvous(
+                address, port, node, nodes, 'mmdet_attn', round(minutes * 60)
             ),
             max_restarts=restarts,
-            master_addr=address,
-            master_port=port,
         ),
         DefaultLogsSpecs(),
     )
