@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.evaluator import DumpResults
 
-from mmdet_attn.errors import InputError
-
-from mmdet_attn.errors import printable
+from mmdet_attn.errors import InputError, printable
 
 COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 SIZES = ('', 's', 'm', 'l')  # as COCOeval orders its area ranges

@@ -141,6 +141,7 @@ def config(masks: bool):
 def test_annotations(text, masks):
     file = folder() / 'annotations/instances_val.json'
     cfg = copy.deepcopy(config(masks))
+    cfg.work_dir = str(folder().parent)
 
     def check():
         file.write_text(text)
