@@ -260,7 +260,7 @@ def _check_images(file: Path, images: list[dict]) -> dict:
 def _check_categories(file: Path, categories: list[dict]) -> tuple[str, ...]:
     ids = [category.get('id') for category in categories]
     _check_ids(file, 'categories', ids)
-    names = [category.get('name') for category in categories]
+    names: list[Any] = [category.get('name') for category in categories]
     bad = [i for i, x in enumerate(names) if not (isinstance(x, str) and x)]
     _refuser(file, 'categories', ids)('have no name', bad)
     name, count = Counter(names).most_common(1)[0]
@@ -276,7 +276,7 @@ def _leaves(name: str) -> bool:
 
 def _check_columns(
     file: Path,
-    columns: list[tuple],
+    columns: list[list],
     sizes: dict,
     categories: list[dict],
     masks: bool,

@@ -81,7 +81,7 @@ def _coco_datasets(cfg: Config, part: str) -> Iterator[tuple[dict, Any]]:
     from mmdet.registry import DATASETS
 
     for node in dicts_in((cfg.get(f'{part}_dataloader') or {}).get('dataset')):
-        kind = node.get('type')
+        kind: Any = node.get('type')
         if not isinstance(node.get('ann_file'), str):
             continue
         if isinstance(kind, str):
@@ -90,8 +90,10 @@ def _coco_datasets(cfg: Config, part: str) -> Iterator[tuple[dict, Any]]:
             not isinstance(kind, type)
             or not issubclass(kind, CocoDataset)
             # Those of other formats inherit from it, too.
-            or kind.load_data_list is not CocoDataset.load_data_list
-            or kind.COCOAPI is not CocoDataset.COCOAPI
+            or any(
+                getattr(kind, name) is not getattr(CocoDataset, name)
+                for name in ('load_data_list', 'COCOAPI')
+            )
         ):
             continue
         remote = (node.get('backend_args') or {}).get('backend', 'local')
@@ -185,7 +187,7 @@ def _scales(step: dict) -> list[tuple]:
     """Sizes into which a step of a pipeline fits images."""
     if not step.get('keep_ratio') and 'img_scale' not in step:
         return []
-    found = []
+    found: list = []
     for key in ('scale', 'scales', 'img_scale'):
         value = step.get(key) or ()
         found += value if isinstance(value[:1], list) else [value]

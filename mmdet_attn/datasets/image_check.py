@@ -100,7 +100,7 @@ def _vanishes(size: tuple, scales: Sequence[tuple[int, int]]) -> str:
         factor = min(max(scale) / long, min(scale) / short)
         if short * factor < 1:
             return (
-                f'is {size[0]:g} x {size[1]:g}: less than a pixel of it is left in '
-                f'{scale[0]} x {scale[1]}'
+                f'is {size[0]:g} x {size[1]:g}, of which less than a pixel is '
+                f'left in {scale[0]} x {scale[1]}'
             )
     return ''
