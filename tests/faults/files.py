@@ -247,7 +247,7 @@ def hostile(command: str) -> dict[str, Callable[[Path], object]]:
         'among the weights': saved(dict(state_dict=dict(a=call))),
         'in meta': saved(call),
         'eval': saved(Reduce(eval, code)),
-        'process': saved(Reduce(subprocess.Popen, command.split())),
+        'process': saved(Reduce(subprocess.Popen, [*command.split()])),
         'partial': saved(functools.partial(os.system, command)),
         'getattr': saved(Reduce(getattr, HistoryBuffer, '__init__')),
         'in an array': saved(np.array([call], dtype=object)),
@@ -261,53 +261,49 @@ def hostile(command: str) -> dict[str, Callable[[Path], object]]:
 
 def pickles(lab: Lab) -> Iterator[Try]:
     """Files that carry code, read in every way."""
-    canary = lab.folder / 'canary'
-    code = f'__import__("os").system("touch {canary}")\n'
-
-    def judge(found: Try, *names) -> Callable:
-        def verdict(ended) -> Try:
-            if canary.exists():
-                canary.unlink()
-                found.fail('executed', ended.output)
-            if names:
-                refused(found, ended, *names)
-            elif ended.code is None:
-                found.fail('hung', ended.output)
-            elif 'Traceback' in ended.output:
-                found.fail('unnamed', ended.output)
-            return found
-
-        return verdict
-
-    commands = []
-    for kind, write in hostile(f'touch {canary}').items():
-        file = lab.new(f'{kind.replace(" ", "_")}.pth')
-        write(file)
-        ways = list(readers(lab, file).items())
-        if lab.short:
-            ways = ways[:1]
-        for tool, command in ways:
-            found = Try(f'{kind}, {tool}')
-            commands.append((judge(found, file), command))
-    # A good checkpoint with code where mmengine executes a text.
     import torch
 
+    tools = list(readers(lab, lab.checkpoint))
+    commands = []
+
+    def attack(kind: str, tool: str, write: Callable, named: bool) -> None:
+        file = lab.new('hostile.pth')
+        canary = file.with_suffix('.ran')
+        write(file, f'touch {canary}')
+        key = Try(f'{kind}, {tool}'), canary, file if named else None
+        commands.append((key, readers(lab, file)[tool]))
+
+    for kind in hostile(''):
+        for tool in tools[:1] if lab.short else tools:
+            attack(
+                *(kind, tool),
+                lambda file, do, kind=kind: hostile(do)[kind](file),
+                True,
+            )
+    # A good checkpoint with code where mmengine executes a text.
     content = torch.load(lab.checkpoint, weights_only=False)
-    content['meta']['config'] = code
-    file = lab.new('config_in_meta.pth')
-    torch.save(content, file)
-    for tool, command in readers(lab, file).items():
-        if not lab.short or tool == 'train.py --resume':
-            found = judge(Try(f"meta['config'], {tool}"))
-            commands.append((found, command))
+
+    def in_meta(file: Path, do: str) -> None:
+        content['meta']['config'] = f'__import__("os").system({do!r})\n'
+        torch.save(content, file)
+
+    for tool in ['train.py --resume'] if lab.short else tools:
+        attack("meta['config']", tool, in_meta, False)
     # A work directory that somebody else sends.
     work = lab.copy('sent')
+    canary = work.with_suffix('.ran')
     for config in work.glob('*/vis_data/config.py'):
+        code = f'__import__("os").system("touch {canary}")\n'
         config.write_text(config.read_text() + code)
-    tool = 'tools/analysis_tools/compare_results.py'
-    commands.append(
-        (judge(Try('config.py of a work directory')), (tool, work))
-    )
-    # One at a time: the canary must belong to one of them.
-    for verdict, ended in run_all(lab.new('hostile'), commands, processes=1):
-        yield verdict(ended)
+    command = ('tools/analysis_tools/compare_results.py', work)
+    commands.append(((Try('a work directory'), canary, None), command))
+    for (found, canary, file), ended in run_all(lab.new('logs'), commands):
+        if canary.exists():
+            found.fail('executed', ended.output)
+        if file:
+            refused(found, ended, file)
+        elif ended.code is None:
+            found.fail('hung', ended.output)
+        elif 'Traceback' in ended.output:
+            found.fail('unnamed', ended.output)
+        yield found

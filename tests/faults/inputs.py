@@ -11,6 +11,8 @@ from jobs import run_all
 from lab import Lab, Try, refused
 
 SPLITS = ('train', 'val')
+# Mistakes that change no training and no result.
+HARMLESS = {'annotation id 0', 'one zero-size box', 'ignore in train'}
 
 
 def good_or_refused(found: Try, ended, *names) -> Try:
@@ -56,15 +58,20 @@ def annotations(lab: Lab) -> Iterator[Try]:
             file = data / f'annotations/instances_{split}.json'
             changed = ANNOTATIONS[name](json.loads(file.read_text()))
             file.write_text(json.dumps(changed))
+            masks = 'polygon' in name or 'run lengths' in name
             command = (
-                *('tools/train.py', lab.config, '--data-root', data),
+                *('tools/train.py', lab.masks if masks else lab.config),
+                *('--data-root', data),
                 *('--work-dir', lab.new('work'), '--cfg-options'),
                 *('train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
             )
-            yield (Try(f'{name}, {split}, train.py'), data, file), command
+            yield (Try(f'{name} in {split}'), data, file), command
 
     for (found, data, file), ended in run_all(lab.new('logs'), commands()):
-        yield good_or_refused(found, ended, file)
+        kind = found.name.rpartition(' in ')[0]
+        harmless = HARMLESS & {kind, found.name}
+        judge = good_or_refused if harmless else refused
+        yield judge(found, ended, file)
         shutil.rmtree(data)
 
 

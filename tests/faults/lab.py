@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs import ROOT, Job, free_port, run_one
 
-DEMO = 'configs/demo/faster_rcnn_r50_eca_shapes.py'
+DEMO = 'configs/demo/{}_rcnn_r50_eca_shapes.py'
 EPOCHS, LENGTH = 6, 3
 LAST = EPOCHS * LENGTH
 OPTIONS = {
@@ -119,12 +119,19 @@ class Lab:
 
     @cached_property
     def config(self) -> Path:
-        """The demo's config, quick and in one file."""
+        return self._quick('faster')
+
+    @cached_property
+    def masks(self) -> Path:
+        return self._quick('mask')
+
+    def _quick(self, kind: str) -> Path:
+        """A config of the demo, quick and in one file."""
         from mmengine.config import Config
 
-        cfg = Config.fromfile(ROOT / DEMO)
+        cfg = Config.fromfile(ROOT / DEMO.format(kind))
         cfg.merge_from_dict(OPTIONS)
-        file = self.folder / 'demo.py'
+        file = self.folder / f'{kind}.py'
         cfg.dump(file)
         return file
 

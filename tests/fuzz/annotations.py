@@ -8,12 +8,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import faster_coco_eval  # noqa: F401 -- not again in every example
 import numpy as np
 import torch
 from broken import ANNOTATIONS, MISSING, WRONG
 from budget import apart, fuzz
 from conftest import load_config
 from hypothesis import strategies as st
+from mmdet.datasets import CocoDataset
 
 from mmdet_attn import FastCocoMetric
 from mmdet_attn.datasets.coco_folder import use_data_root
@@ -87,8 +89,6 @@ def files(draw):
 
 def use(file: Path, cfg, masks: bool) -> None:
     """Load the file as mmdet does, and evaluate with both engines."""
-    from mmdet.datasets import CocoDataset
-
     names = cfg.test_dataloader.dataset.metainfo.classes
     data = dict(
         ann_file=str(file),

@@ -57,6 +57,8 @@ def apart(function: Callable[[], Any], limit: float) -> Any:
     receive, send = os.pipe()
     child = os.fork()
     if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
         try:
             result = True, function()
         except BaseException:
