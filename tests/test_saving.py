@@ -25,7 +25,7 @@ from mmdet_attn.training.checkpoints import (
     save_safely,
     use_resume,
 )
-from mmdet_attn.weights.load import read_checkpoint, register
+from mmdet_attn.weights.load import read_checkpoint
 from mmdet_attn.weights.save import write_bytes
 
 ONE = {'max_keep_ckpts': 1}
@@ -385,7 +385,6 @@ def test_config_in_a_checkpoint_is_not_run(copied):
     code = f'import pathlib\npathlib.Path({str(mark)!r}).touch()\n'
     content['meta']['config'] = code
     torch.save(content, file)
-    register(trust=False)
     resumed(copied, file).train()
     assert not mark.exists()
 
