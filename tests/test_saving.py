@@ -331,6 +331,13 @@ def test_resume_of_the_config(copied, resume):
     assert cfg.load_from == str(copied / 'epoch_2.pth')
 
 
+def test_resume_from_other_storage(tmp_path):
+    cfg = Config({'work_dir': str(tmp_path)})
+    cfg.default_hooks = {'checkpoint': {'out_dir': 's3://bucket'}}
+    with pytest.raises(InputError, match='s3://bucket'):
+        use_resume(cfg, 'auto', tmp_path)
+
+
 # --- Reading
 
 
