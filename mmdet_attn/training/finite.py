@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.training.checkpoints import CheckpointHook
 from mmdet_attn.weights.load import not_finite
 
 NAMED = 3
@@ -56,14 +54,8 @@ class FiniteHook(Hook):
     ) -> None:
         checked = [self.losses.get('loss')]
         if type(wrapper) is OptimWrapper:  # without a loss scale
-            grads = [
-                parameter.grad
-                for group in wrapper.optimizer.param_groups
-                for parameter in group['params']
-                if parameter.grad is not None
-            ]
-            if grads:
-                checked.append(get_total_norm(grads, torch.inf))
+            groups = wrapper.optimizer.param_groups
+            checked += [p.grad for group in groups for p in group['params']]
         self._check(runner, checked)
         step(**options)
 
@@ -74,12 +66,17 @@ class FiniteHook(Hook):
 
     def _check(self, runner: Any, values: list) -> None:
         """Stop in all processes if a value is not finite in one of them."""
-        tensors = [v.detach().sum() for v in values if torch.is_tensor(v)]
         losses, self.losses = self.losses, {}
-        if not tensors:
+        # NaN and infinity stay in a sum; that of half precision overflows.
+        sums = [
+            value.detach().sum(dtype=torch.float32)
+            for value in values
+            if torch.is_tensor(value)
+        ]
+        if not sums:
             return
-        total = torch.stack([t.float() for t in tensors]).sum()
-        dist.all_reduce(total)  # NaN and infinity stay in a sum
+        total = torch.stack(sums).sum()
+        dist.all_reduce(total)
         if not total.isfinite():
             place = f'iteration {runner.iter + 1} (epoch {runner.epoch + 1})'
             self._stop(runner, place, losses)
@@ -119,18 +116,20 @@ class FiniteHook(Hook):
             if not name.endswith('base_lr')
             for rate in values
         }
-        saved = [
+        known = [
             hook.last_ckpt
             for hook in runner.hooks
             if isinstance(hook, CheckpointHook)
         ]
-        good = next(filter(None, [*saved, runner._load_from]), None)
+        if runner._resume:
+            known.append(runner._load_from)
+        good = next(filter(None, known), 'none')
         facts = [
             *reports,
             f'Weights: {_some(not_finite(state), len(state))}.',
             f'Gradients: {_some(not_finite(grads), len(grads))}.',
             f'Learning rate: {", ".join(map(str, sorted(rates)))}.',
-            f'Last good checkpoint: {good or "none"}.',
+            f'Last good checkpoint: {good}.',
         ]
         raise InputError(
             f'{place} has values that are NaN or infinite, and the training '
