@@ -25,7 +25,7 @@ from mmdet_attn.training.checkpoints import (
     save_safely,
     use_resume,
 )
-from mmdet_attn.weights.load import read_checkpoint, register
+from mmdet_attn.weights.load import read_checkpoint
 from mmdet_attn.weights.save import write_bytes
 
 ONE = {'max_keep_ckpts': 1}
@@ -331,6 +331,13 @@ def test_resume_of_the_config(copied, resume):
     assert cfg.load_from == str(copied / 'epoch_2.pth')
 
 
+def test_resume_from_other_storage(tmp_path):
+    cfg = Config({'work_dir': str(tmp_path)})
+    cfg.default_hooks = {'checkpoint': {'out_dir': 's3://bucket'}}
+    with pytest.raises(InputError, match='s3://bucket'):
+        use_resume(cfg, 'auto', tmp_path)
+
+
 # --- Reading
 
 
@@ -385,7 +392,6 @@ def test_config_in_a_checkpoint_is_not_run(copied):
     code = f'import pathlib\npathlib.Path({str(mark)!r}).touch()\n'
     content['meta']['config'] = code
     torch.save(content, file)
-    register(trust=False)
     resumed(copied, file).train()
     assert not mark.exists()
 

@@ -245,6 +245,12 @@ def use_resume(
             )
         return
     if resume == 'auto':
+        place = (cfg.default_hooks.get('checkpoint') or {}).get('out_dir')
+        if '://' in str(place):
+            raise InputError(
+                f'--resume looks in folders, not in {place}: download the '
+                'newest checkpoint, and give it by --resume FILE.'
+            )
         newest = newest_checkpoint(folder, allow_nan)
         resume = str(newest) if newest else None
     else:
