@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,11 +65,17 @@ def printable(text: str) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Show what a user can put right as one line, exit with 2."""
+    """Show what a user can put right as one line, exit with 2.
+
+    Ctrl-C ends the process, as it ends others.
+    """
     # A full disk fails a log, too, with a traceback for each line.
     logging.raiseExceptions = False
     try:
         yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except (InputError, ModuleNotFoundError, OSError) as error:
         message = _message(error)
         if message is None:
