@@ -1,6 +1,7 @@
 """The exception for what a user can put right, and how commands show it."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,9 +39,15 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Show an InputError or a missing extra as one line, exit with 2."""
+    """Show an InputError or a missing extra as one line, exit with 2.
+
+    Ctrl-C ends the process, as it ends others.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except (InputError, ModuleNotFoundError) as error:
         message: object = error
         if isinstance(error, ModuleNotFoundError):

@@ -1,10 +1,9 @@
 """Trainings that are stopped and resumed end like undisturbed ones."""
 
 import itertools
+import multiprocessing
 import os
-import pickle
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -25,15 +23,16 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.training.checkpoints import save_safely, use_resume
-from mmdet_attn.training.reproducible import (
-    Batches,
-    ExactResumeHook,
-    train_exactly,
+from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
+from mmdet_attn.training.stopping import (
+    StopHook,
+    protect_workers,
+    restore_signals,
 )
-from mmdet_attn.training.stopping import StopHook, restore_signals
 from tests.conftest import DEMO, QUICK, ROOT, run_tool
 
 slow = pytest.mark.slow
@@ -60,8 +59,6 @@ class Steady(BaseTransform):
 
 
 class Samples(BaseDataset):
-    METAINFO = {'classes': ('one', 'two')}
-
     def load_data_list(self):
         # Groups of the aspect ratio, and classes of ClassBalancedDataset.
         return [
@@ -76,14 +73,25 @@ class Samples(BaseDataset):
 class Net(BaseModel):
     """Batch norm and random numbers of all generators."""
 
-    def __init__(self):
+    def __init__(self, scale=False):
         super().__init__()
+        if scale:
+            self.resize = MODELS.build(
+                dict(
+                    type='mmdet.BatchSyncRandomResize',
+                    random_size_range=(32, 96),
+                    interval=3,
+                )
+            )
         self.layers = nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 1)
         )
 
     def forward(self, x, mode='tensor'):
         x = torch.stack(x) if isinstance(x, list) else x
+        if mode == 'loss' and hasattr(self, 'resize'):
+            images, _ = self.resize(torch.ones(1, 1, 64, 32), [])
+            x = x + images.shape[2]
         y = self.layers(x)
         if mode == 'predict':
             return [y.mean()]
@@ -113,7 +121,7 @@ class Stop(Hook):
     def stop(self, runner, **_):
         if runner.iter == self.iteration:
             if self.crash:
-                raise Crash
+                raise CrashError
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -160,7 +168,8 @@ def settings(work, iterations=False, wrapper=None, workers=0, **changes):
             val_cfg=dict(),
             train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1),
             optim_wrapper=dict(
-                optimizer=dict(type='AdamW', lr=0.1), clip_grad=dict(max_norm=1)
+                optimizer=dict(type='AdamW', lr=0.1),
+                clip_grad=dict(max_norm=1),
             ),
             param_scheduler=[
                 dict(type='LinearLR', by_epoch=False, begin=0, end=7),
@@ -187,7 +196,7 @@ def settings(work, iterations=False, wrapper=None, workers=0, **changes):
     return cfg
 
 
-class Crash(Exception):
+class CrashError(Exception):
     pass
 
 
@@ -209,7 +218,7 @@ def train(cfg, resume=None, stop=None) -> Path:
             runner.train()
         else:
             runner.register_hook(Stop(*stop))
-            with pytest.raises((Crash, SystemExit)) as ended:
+            with pytest.raises((CrashError, SystemExit)) as ended:
                 runner.train()
             assert getattr(ended.value, 'code', None) in (143, None)
     return Path(Path(cfg.work_dir, 'last_checkpoint').read_text())
@@ -229,7 +238,9 @@ def differences(one, other, path='') -> list[str]:
     elif isinstance(one, (list, tuple)):
         if len(one) != len(other):
             return [f'{path}: {len(one)}, {len(other)}']
-        pairs = [(*pair, i) for i, pair in enumerate(zip(one, other))]
+        pairs = [
+            (*pair, i) for i, pair in enumerate(zip(one, other, strict=True))
+        ]
     else:
         if isinstance(one, torch.Tensor):
             same = torch.equal(one, other)
@@ -247,9 +258,7 @@ def differences(one, other, path='') -> list[str]:
 
 def assert_equal(one: Path, other: Path) -> None:
     assert one.name == other.name
-    contents = [
-        torch.load(file, weights_only=False) for file in (one, other)
-    ]
+    contents = [torch.load(file, weights_only=False) for file in (one, other)]
     assert {'state_dict', 'optimizer', 'message_hub'} <= contents[0].keys()
     assert not differences(*contents)
 
@@ -335,3 +344,191 @@ def test_workers_make_no_difference(tmp_path, whole, wrapper):
     one = whole(wrapper=wrapper)
     two = train(settings(tmp_path, wrapper=wrapper, workers=2))
     assert_equal(one, two)
+
+
+def test_nothing_is_loaded_twice(tmp_path, monkeypatch):
+    """A resume by iterations skips indices, not images."""
+    options = dict(iterations=True, workers=0)
+    train(settings(tmp_path, **options), stop=[6])
+    loaded = []
+
+    def count(self, sample):
+        loaded.append(sample['sample_idx'])
+        return Steady.transform(self, sample)
+
+    monkeypatch.setattr(Augment, 'transform', count)
+    train(settings(tmp_path, **options), 'auto')
+    # Iterations 8 to 12 of batches of 3, each fourth with 2.
+    assert len(loaded) == 5 * 3 - 2
+
+
+def test_drawn_seed_is_kept(tmp_path):
+    """Without a seed in the config, the order of the data goes on."""
+    options = {'randomness': dict()}
+    first = train(settings(tmp_path / '1', **options), stop=[6])
+    cfg = settings(tmp_path / '2', **options)
+    seed = torch.load(first, weights_only=False)['meta']['seed']
+    end = train(settings(tmp_path / '1', **options), 'auto')
+    cfg.randomness = dict(seed=seed)
+    assert_equal(end, train(cfg))
+
+
+def test_another_length_of_epochs(tmp_path):
+    """Within an epoch, the place would be lost."""
+    train(settings(tmp_path), stop=[6])
+    cfg = settings(tmp_path, **{'train_dataloader.batch_size': 4})
+    with pytest.raises(InputError, match='now an epoch has 3'):
+        train(cfg, 'auto')
+    # From the end of an epoch it can go on.
+    train(cfg, str(tmp_path / 'epoch_1.pth'))
+    assert (tmp_path / 'epoch_3.pth').exists()
+
+
+def test_size_of_multi_scale_training(tmp_path, whole):
+    """mmdet draws it every few iterations, and keeps it for the next."""
+    options = {'model.scale': True}
+    work = tmp_path / 'work'
+    train(settings(work, **options), stop=[6])
+    sizes = torch.load(work / 'iter_7.pth', weights_only=False)['processes']
+    assert sizes[0]['sizes'] == {'resize': (64, 32)}
+    assert_equal(train(settings(work, **options), 'auto'), whole(**options))
+
+
+def test_signals_end(tmp_path):
+    """What signals did before a training, they do after it."""
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    train(settings(tmp_path), stop=[0])
+    after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert before == after
+
+
+def interrupt_twice(pause: float) -> None:
+    hook = StopHook()
+    signal.signal(signal.SIGINT, hook._receive)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert hook.signal == signal.SIGINT
+    hook.time -= pause
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+# A launcher passes on a Ctrl-C that its processes get, too: both at once.
+@pytest.mark.parametrize(('pause', 'code'), [(0, 0), (2, -signal.SIGINT)])
+def test_second_interrupt(pause, code):
+    process = multiprocessing.get_context('fork').Process(
+        target=interrupt_twice, args=(pause,)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == code
+
+
+def test_workers_outlive_a_signal_to_the_group():
+    """They are needed until the iteration ends; then they end."""
+    loader = DataLoader(range(100), num_workers=1)
+    protect_workers(loader)
+    batches = iter(loader)
+    assert next(batches) == 0
+    (worker,) = batches._workers
+    for name in ('TERM', 'INT'):  # from a process that is not their parent
+        subprocess.run(['kill', f'-{name}', str(worker.pid)], check=True)
+    assert [int(batch) for batch in batches] == list(range(1, 100))
+    loader = DataLoader(range(100), num_workers=1)
+    protect_workers(loader)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+# --- Whole detectors
+
+
+@pytest.fixture
+def stopping_config(tmp_path) -> str:
+    """The demo's config; process 1 gets SIGTERM in the fifth iteration."""
+    (tmp_path / 'stop_in_test.py').write_text(
+        """import os, signal
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+class Stop(Hook):
+    def before_train_iter(self, runner, **_):
+        if runner.iter == 4 and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+    )
+    config = tmp_path / 'stop.py'
+    config.write_text(
+        f'_base_ = {str(ROOT / DEMO)!r}\n'
+        "custom_hooks = [dict(type='stop_in_test.Stop')]\n"
+    )
+    return str(config)
+
+
+@slow
+def test_two_processes(shapes, tmp_path, stopping_config):
+    """Stopped by a signal to one of them, and resumed between epochs."""
+
+    def train(config, work, *arguments, ok=True):
+        output = run_tool(
+            *('tools/dist_train.sh', config, 2, '--data-root', shapes),
+            *('--work-dir', tmp_path / work, *arguments),
+            *('--cfg-options', *QUICK, 'train_dataloader.batch_size=1'),
+            *('train_dataloader.num_workers=1', 'train_cfg.val_interval=1'),
+            'default_hooks.checkpoint.max_keep_ckpts=-1',
+            ok=ok,
+            PYTHONPATH=f'{ROOT}:{tmp_path}',
+        )
+        assert ok or 'Stopped by SIGTERM after iteration 5 of 8' in output
+        return tmp_path / work / 'epoch_2.pth'
+
+    whole = train(DEMO, 'whole')
+    first = whole.with_name('epoch_1.pth')
+    assert_equal(train(DEMO, 'between', '--resume', first), whole)
+    train(stopping_config, 'within', ok=False)
+    stopped = torch.load(tmp_path / 'within/iter_5.pth', weights_only=False)
+    # Batch norm learns in each process.
+    assert len(stopped['processes'][1]['buffers']) > 100
+    assert_equal(train(DEMO, 'within', '--resume'), whole)
+
+
+@slow
+def test_interrupt(shapes, tmp_path):
+    """Ctrl-C, which goes to workers as well; other workers go on."""
+
+    def command(work, workers):
+        return [
+            *(sys.executable, 'tools/train.py', DEMO, '--data-root', shapes),
+            *('--work-dir', tmp_path / work, '--cfg-options', *QUICK),
+            *('train_dataloader.batch_size=2', 'train_cfg.val_interval=1'),
+            f'train_dataloader.num_workers={workers}',
+        ]
+
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    for moment, code in (('import', 130), ('[1][1/4]', 130)):
+        log = tmp_path / 'log'
+        with log.open('w') as stream:
+            process = subprocess.Popen(
+                command('work', 2),
+                cwd=ROOT,
+                env=environment,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+            if moment == 'import':
+                time.sleep(1)
+            else:
+                while moment not in log.read_text():
+                    assert process.poll() is None, log.read_text()
+                    time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(100) % 256 in (code, 256 - signal.SIGINT)
+        if moment != 'import':
+            assert process.returncode == 130
+            assert 'Traceback' not in log.read_text()
+            assert '--resume carries on' in log.read_text()
+    run_tool(*command('work', 0)[1:], 'resume=True')
+    run_tool(*command('whole', 0)[1:])
+    assert_equal(tmp_path / 'work/epoch_2.pth', tmp_path / 'whole/epoch_2.pth')

@@ -290,7 +290,9 @@ def use_places(loader: DataLoader, seed: int, endless: bool) -> Batches:
     batches = Batches(loader.batch_sampler, seed, endless)
     # torch guards this name, for iterators that are at work.
     object.__setattr__(loader, 'batch_sampler', batches)
-    loader.dataset.__getitems__ = Fetch(loader.dataset)
+    # torch asks for this name, which its own type does not declare.
+    dataset: Any = loader.dataset
+    dataset.__getitems__ = Fetch(dataset)
     return batches
 
 
