@@ -280,18 +280,22 @@ def _download(address: str, url: str) -> Path:
     """The file of a URL in torch's cache, as torch.hub names it."""
     folder = Path(torch.hub.get_dir(), 'checkpoints')
     file = folder / Path(urlparse(url).path).name
-    try:
-        # The first process, then those of machines that do not see its file.
-        for my_turn in (get_rank() == 0, True):
+    failure = None
+    # The first process, then those of machines that do not see its file. All
+    # meet at each barrier, also after a failure.
+    for my_turn in (get_rank() == 0, True):
+        try:
             if my_turn and not file.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(file))
-            barrier()
-    except OSError as error:
+        except OSError as error:
+            failure = error
+        barrier()
+    if failure and not file.exists():
         raise InputError(
             f'{address} cannot be downloaded '
-            f'({getattr(error, "reason", error)}). Fetch {url} elsewhere and '
-            'give its path; that of a backbone is --cfg-options '
+            f'({getattr(failure, "reason", failure)}). Fetch {url} elsewhere '
+            'and give its path; that of a backbone is --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE.'
-        ) from None
+        )
     return file
