@@ -118,7 +118,7 @@ def is_restarted() -> bool:
     return any(os.environ.get(count, '0') != '0' for count in counts)
 
 
-def resume_at_start(resume: str | None, folder: Path) -> str | None:
+def resume_at_start(resume: str | None, folder: str | Path) -> str | None:
     """What to resume from, where a launcher may start the training again.
 
     Args:
@@ -129,7 +129,7 @@ def resume_at_start(resume: str | None, folder: Path) -> str | None:
         InputError: After a restart, nobody could tell which checkpoints are
             of this training.
     """
-    there = any(folder.glob('*.pth'))
+    there = any(Path(folder).glob('*.pth'))
     if is_restarted():
         return 'auto' if there else resume
     may_restart = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
@@ -139,8 +139,8 @@ def resume_at_start(resume: str | None, folder: Path) -> str | None:
     if may_restart and there and resume != 'auto':
         raise InputError(
             f'{folder} has checkpoints of an earlier training, from which a '
-            'restart by torchrun or Slurm would go on: give --resume without '
-            'a name, or another --work-dir.'
+            'restart would go on: give --resume without a name, or another '
+            '--work-dir.'
         )
     return resume
 

@@ -26,6 +26,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdSpoolDir={folder}/spool-%n
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmdLogFile={folder}/slurmd-%n.log
+KillWait=200
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -172,7 +173,7 @@ def await_nodes(slurm: Slurm) -> None:
         raise NoSlurmError('it does not start:\n' + '\n'.join(said)) from None
 
 
-def wait_until(true, seconds: float = 120) -> None:
+def wait_until(true, seconds: float = 240) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not true():

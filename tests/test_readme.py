@@ -65,7 +65,7 @@ def commands(page):
 
 def flags_of(tool):
     """The options of a tool, but for those of its shell script."""
-    command = Path(tool).stem.removeprefix('dist_').removeprefix('slurm_')
+    command = re.sub('^(dist|slurm|sbatch)_', '', Path(tool).stem)
     actions = module_of(command).make_parser()._actions
     flags = {flag for action in actions for flag in action.option_strings}
     return flags - {'-h', '--help', '--local_rank'}

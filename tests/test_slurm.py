@@ -69,7 +69,7 @@ def undisturbed(tmp_path_factory, slurm, shapes) -> Path:
     def train(folder):
         folder.mkdir()
         task = '$SLURM_ARRAY_TASK_ID'
-        command = ['tools/slurm_job.sh', DEMO, f'{folder}/{task}']
+        command = ['tools/sbatch_train.sh', DEMO, f'{folder}/{task}']
         command = ' '.join([*command, *options(shapes, seed=task)])
         output = f'--output={folder}/%a.txt'
         array = ['--wait', '--array=0-1', '--nodelist=127.0.0.1', output]
@@ -137,18 +137,18 @@ def differences(one: Path, other: Path) -> list[str]:
 
 @slow
 def test_requeued_and_preempted(slurm, undisturbed, shapes, tmp_path):
-    """A job on two nodes, requeued, then preempted with time to save."""
+    """A job on two nodes, requeued at its start, then preempted."""
     work, output = tmp_path / 'work', tmp_path / 'output'
     job = slurm(
         *(*SBATCH, '--nodes=2', '--ntasks-per-node=1', '--partition=grace'),
-        *(f'--output={output}', 'tools/slurm_job.sh', DEMO, work),
+        *(f'--output={output}', 'tools/sbatch_train.sh', DEMO, work),
         *options(shapes),
     )
-    await_iterations(output, 1)
+    wait_until((work / 'lock').exists)
     slurm('scontrol', 'requeue', job)
     start_again(slurm, job)
-    done = len(re.findall(ITERATION, output.read_text()))
-    await_iterations(output, done + 1)
+    assert 'Stopped by SIGTERM after iteration 1 of 8' in output.read_text()
+    await_iterations(output, 2)
     slurm('srun', '--partition=high', '--nodes=2', '--exclusive', 'true')
     start_again(slurm, job)
     wait_until(lambda: slurm.state(job) not in ('PENDING', 'RUNNING'))
@@ -167,7 +167,7 @@ def test_cancelled(slurm, shapes, tmp_path):
     """It saves, and is not requeued."""
     work, output = tmp_path / 'work', tmp_path / 'output'
     job = slurm(
-        *(*SBATCH, f'--output={output}', 'tools/slurm_job.sh', DEMO, work),
+        *(*SBATCH, f'--output={output}', 'tools/sbatch_train.sh', DEMO, work),
         *options(shapes),
     )
     await_iterations(output, 1)

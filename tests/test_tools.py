@@ -42,7 +42,7 @@ NO_COCO = [f'{split}_evaluator.type=VOCMetric' for split in ('val', 'test')]
         (['tools/train.py', 'configs/none.py'], 'configs/none.py: no such'),
         ([*TRAIN, '--amp'], '--amp needs a GPU'),
         ([*TRAIN, '--launcher', 'pytorch'], 'tools/dist_train.sh CONFIG GPUS'),
-        ([*TRAIN, '--launcher', 'slurm'], '--launcher slurm needs GPUs'),
+        ([*TRAIN, '--launcher', 'mpi'], '--launcher mpi needs GPUs'),
         ([*TRAIN, '--data-root', 'tests'], 'tests lacks the train split'),
         ([*TRAIN, '--resume', 'none.pth'], 'none.pth: no such checkpoint'),
         (
@@ -54,6 +54,7 @@ NO_COCO = [f'{split}_evaluator.type=VOCMetric' for split in ('val', 'test')]
         (['tools/dist_train.sh', DEMO], 'usage: tools/dist_train.sh CONF'),
         (['tools/dist_test.sh', DEMO, 'x'], 'CONFIG CHECKPOINT GPUS'),
         (['tools/slurm_train.sh', 'p'], 'PARTITION JOB_NAME CONFIG WORK_DI'),
+        (['tools/sbatch_train.sh', 'c'], 'CONFIG WORK_DIR'),
         (['tools/slurm_test.sh', 'p'], 'PARTITION JOB_NAME CONFIG CHECKPO'),
     ],
 )

@@ -8,6 +8,7 @@ from mmdet_attn.training.alone import lock
 from mmdet_attn.training.checkpoints import save_safely, use_resume
 from mmdet_attn.training.finite import FiniteHook
 from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
+from mmdet_attn.training.slurm import keep_notice
 from mmdet_attn.training.stopping import StopHook, restore_signals
 from mmdet_attn.weights.fit import StartHook
 from mmdet_attn.weights.plugins import FrozenPluginHook
@@ -47,6 +48,7 @@ def make_parser():
 
 
 def main(args):
+    keep_notice(args.launcher)
     cfg = load_config(args, 'train', 'val')
     lock(cfg.work_dir, args.launcher)
 

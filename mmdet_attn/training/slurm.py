@@ -1,9 +1,28 @@
 """What Slurm says of its processes, in the variables of torchrun."""
 
+import atexit
 import os
 import re
+import signal
 
 from mmdet_attn.errors import InputError
+
+# Of signals that came before the training could save.
+early: list[int] = []
+
+
+def keep_notice(launcher: str) -> None:
+    """Let only a training that has saved end by SIGTERM under srun.
+
+    srun tells the highest exit code of its processes. After an error of one
+    it sends SIGTERM to the others, and their 143 would hide the error.
+
+    Args:
+        launcher: As of `--launcher`.
+    """
+    if launcher == 'slurm':
+        signal.signal(signal.SIGTERM, lambda number, _: early.append(number))
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
 
 def use_step() -> None:

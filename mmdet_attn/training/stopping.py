@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmdet_attn.launch import leave_group
 from mmdet_attn.training.checkpoints import save_now
+from mmdet_attn.training.slurm import early
 
 NOTICE = (
     b'The training stops after this iteration, or batch of a validation.\n'
@@ -43,6 +44,8 @@ class StopHook(Hook):
                 protect_workers(loop.dataloader)
         for number in SIGNALS:
             signal.signal(number, self._receive)
+        if early:
+            self._receive(early.pop(), None)
 
     def _receive(self, number: int, _: Any) -> None:
         now = time.monotonic()
