@@ -3,6 +3,7 @@
 from mmengine.runner import find_latest_checkpoint
 
 from mmdet_attn.cli import config_parser, load_config
+from mmdet_attn.config_checks import check_files
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner
@@ -63,6 +64,7 @@ def main(args):
         if latest:
             read_ahead(latest, args.trust_checkpoint)
 
+    check_files(cfg, 'train', 'val')
     runner = build_runner(cfg)
     runner.register_hook(StartHook(strict=not args.non_strict))
     runner.register_hook(FrozenPluginHook())
