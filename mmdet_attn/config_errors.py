@@ -1,8 +1,10 @@
 """Say in one line what is wrong where a config is read or built."""
 
+import errno
 import inspect
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from mmengine.registry import Registry
 from mmengine.runner import BaseLoop
 
 from mmdet_attn.config_checks import near, walk
-from mmdet_attn.errors import InputError, missing_extra
+from mmdet_attn.errors import InputError, missing_extra, printable
 
 VARIABLE = 'MMDET_ATTN_TRACEBACK'
 POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
@@ -30,8 +32,9 @@ ARGUMENT = re.compile(
 def config_errors(cfg: Config | Path) -> Iterator[None]:
     """Show what fails while a config is read or built as an InputError.
 
-    What fails while a loop runs is no mistake of a config and stays as it
-    is. Everything does where the variable `MMDET_ATTN_TRACEBACK` is set.
+    What fails while a loop runs or after it, between processes, or by a full
+    disk is no mistake of a config and stays as it is. Everything does where
+    the variable `MMDET_ATTN_TRACEBACK` is set.
 
     Args:
         cfg: The config; its file while it is read.
@@ -42,18 +45,29 @@ def config_errors(cfg: Config | Path) -> Iterator[None]:
         raise
     except Exception as error:
         calls = list(traceback.walk_tb(error.__traceback__))[::-1]
-        running = any(
-            frame.f_code.co_name == 'run'
-            and isinstance(frame.f_locals.get('self'), BaseLoop)
-            for frame, _ in calls
-        )
-        if os.environ.get(VARIABLE) or running:
-            raise
-        if isinstance(error, ModuleNotFoundError) and missing_extra(error):
+        if os.environ.get(VARIABLE) or _is_no_mistake(error, calls):
             raise
         if isinstance(cfg, Config):
             _building(error, calls, cfg)
         _reading(error, calls, cfg)
+
+
+def _is_no_mistake(error: Exception, calls: list) -> bool:
+    """Whether an error has other causes than a config."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (
+        bool(isinstance(error, ModuleNotFoundError) and missing_extra(error))
+        or (isinstance(error, OSError) and error.errno in full)
+        or 'distributed' in calls[0][0].f_code.co_filename
+        or any(
+            frame.f_code.co_name == 'after_run'
+            or (
+                frame.f_code.co_name == 'run'
+                and isinstance(frame.f_locals.get('self'), BaseLoop)
+            )
+            for frame, _ in calls
+        )
+    )
 
 
 def _text(error: BaseException) -> str:
@@ -123,9 +137,18 @@ def _building(error: Exception, calls: list, cfg: Config) -> NoReturn:
             given = frame.f_locals.get(name)
             for path, node in walk(cfg):
                 if _is_part(node, given):
-                    path = f'{path}: {_call(node)}'
-                    raise InputError(f'{path} cannot be built: {_text(error)}')
-    raise InputError(f'the config cannot be built: {_text(error)}')
+                    _not_built(f'{path}: {_call(node)}', error)
+    _not_built('the config', error)
+
+
+def _not_built(what: str, error: Exception) -> NoReturn:
+    message = f'{what} cannot be built: {_text(error)}'
+    rank = os.environ.get('LOCAL_RANK', '0')
+    if (
+        rank != '0'
+    ):  # it may fail in this process only; the first shows its own
+        print(f'process {rank}: {printable(message)}', file=sys.stderr)
+    raise InputError(message)
 
 
 def _is_part(node: Any, given: Any) -> bool:

@@ -1,5 +1,6 @@
 """Broken configurations: one line, no traceback, exit code 2."""
 
+import errno
 import re
 
 import pytest
@@ -306,8 +307,16 @@ def test_work_dir_is_a_file(tmp_path):
         assert f'--work-dir {folder} cannot be written' in error
 
 
-def test_errors_while_a_loop_runs_stay():
-    """So do all with the variable, and those of other code."""
+def test_errors_of_one_process_are_shown(capsys, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    cfg = Config(dict(model=dict(type='A')))
+    with pytest.raises(InputError), config_errors(cfg):
+        raise KeyError('own')
+    assert 'process 1: the config cannot be built' in capsys.readouterr().err
+
+
+def test_errors_that_are_no_mistakes_of_a_config():
+    """Those of loops and of the machine; with the variable, all."""
     from mmengine.runner import EpochBasedTrainLoop
 
     class Loop(EpochBasedTrainLoop):
@@ -320,6 +329,9 @@ def test_errors_while_a_loop_runs_stay():
     cfg = Config(dict(model=dict(type='A')))
     with pytest.raises(KeyError, match='own'), config_errors(cfg):
         Loop().run()
+    full = OSError(errno.ENOSPC, 'full')
+    with pytest.raises(OSError, match='full'), config_errors(cfg):
+        raise full
     with pytest.raises(InputError, match='KeyError: own'), config_errors(cfg):
         raise KeyError('own')
     with pytest.MonkeyPatch.context() as patch:
