@@ -3,13 +3,11 @@
 import argparse
 import os
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import torch
 from mmengine.config import Config, DictAction
 
 from mmdet_attn.config_checks import (
-    check_data,
     check_names,
     check_options,
     check_parts,
@@ -74,19 +72,6 @@ def check_output(flag: str, file: str | None, *suffixes: str) -> None:
         raise InputError(f'{flag} {file}: there is no such folder.')
     if Path(file).is_dir():
         raise InputError(f'{flag} {file}: this is a folder, not a file.')
-
-
-def check_work_dir(folder: str) -> None:
-    """Refuse a work directory that cannot be made or written."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f'--work-dir {folder} cannot be written ({error.strerror}): give '
-            'a folder, or the name of a new one.'
-        ) from None
 
 
 def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -183,21 +168,18 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         check_options(cfg, options)
     with config_errors(cfg):
         cfg.merge_from_dict(options)
-    parts = ('train', 'val') if 'train' in splits else ('test',)
-    check_parts(cfg, parts)
+    check_parts(cfg, ('train', 'val') if 'train' in splits else ('test',))
     if args.data_root:
         from mmdet_attn.datasets.coco_folder import use_data_root
 
         use_data_root(cfg, args.data_root, splits)
         check_unchanged(cfg, options)
-    check_data(cfg, parts)
     if args.eval_backend:
         set_eval_backend(cfg, args.eval_backend)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs', config.stem))
-    check_work_dir(cfg.work_dir)
     from mmdet_attn.datasets.contents import check_contents
 
     parts = ('train', 'val') if 'train' in splits else ('test',)

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -47,7 +48,8 @@ KEYS = {
     'plugins': {'blocks', 'cfg', 'position', 'stages'},
     'randomness': {'deterministic', 'diff_rank_seed', 'seed'},
     **dict.fromkeys(('rcnn', 'rpn', 'rpn_proposal'), TESTED),
-    **dict.fromkeys(('test_cfg', 'train_cfg'), TESTED),
+    'test_cfg': TESTED,
+    'train_cfg': {'by_epoch', 'max_epochs', 'val_interval', *TESTED},
     **dict.fromkeys(
         ('test_dataloader', 'train_dataloader', 'val_dataloader'), LOADER
     ),
@@ -103,7 +105,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                     f'file; what was made of it would not change{hint}. '
                     '--new-option sets it all the same.'
                 )
-            raise _no_key(key, key, READ)
+            _refuse(key, key, READ)
         node, path = cfg.get(top), top
         for part in rest:
             node = _child(node, path, part, key)
@@ -127,20 +129,19 @@ def _child(node: Any, path: str, part: str, key: str) -> Any:
         )
     node = node or {}
     if known and not ({part, 'type'} & node.keys() or part in known):
-        raise _no_key(key, part, {*node, *known}, path)
+        _refuse(key, part, {*node, *known}, path)
     return node.get(part)
 
 
-def _no_key(key: str, part: str, known: Any, path: str = '') -> InputError:
-    start = f'{path}.' if path else ''
-    first, dot, rest = part.partition('.')
-    found = get_close_matches(first, known)
-    hint = (
-        f'the nearest is {start}{found[0]}{dot}{rest}'
-        if found
-        else (f'{path or "a config"} has {", ".join(sorted(known)[:12])}')
-    )
-    return InputError(
+def _refuse(key: str, part: str, known: set[str], path: str = '') -> NoReturn:
+    """Refuse a key, with the nearest of those that its section may have."""
+    first, *rest = part.split('.')
+    if found := get_close_matches(first, sorted(known), 1):
+        start = [path] if path else []
+        hint = f'the nearest is {".".join([*start, *found, *rest])}'
+    else:
+        hint = f'{path or "a config"} may have {", ".join(sorted(known))}'
+    raise InputError(
         f'--cfg-options {key}: there is no such key, and it would change '
         f'nothing; {hint}. --new-option sets it all the same.'
     )
@@ -180,12 +181,13 @@ def check_parts(cfg: Config, splits: Iterable[str]) -> None:
                 f'the config has no {" and no ".join(lacking)}: {split} '
                 f'needs {", ".join(wanted)}{hint if split == "val" else ""}.'
             )
-    for key in ('max_epochs', 'max_iters'):
-        value = cfg.get('train_cfg', {}).get(key)
-        if value is not None and not (type(value) is int and value > 0):
-            raise InputError(
-                f'train_cfg.{key} must be a positive integer, got {value!r}.'
-            )
+        for key in ('max_epochs', 'max_iters'):
+            value = dict(cfg[f'{split}_cfg']).get(key, 1)
+            if type(value) is not int or value < 1:
+                raise InputError(
+                    f'{split}_cfg.{key} must be a positive integer, got '
+                    f'{value!r}.'
+                )
 
 
 def check_unchanged(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -203,14 +205,24 @@ def check_unchanged(cfg: Config, options: Mapping[str, Any]) -> None:
             )
 
 
-def check_data(cfg: Config, splits: Iterable[str]) -> None:
-    """Refuse a config whose data are not there.
+def check_files(cfg: Config, *splits: str) -> None:
+    """Refuse data that are not there and a work directory that cannot be.
 
     Data behind a storage backend of mmengine are not looked for.
 
     Raises:
-        InputError: An annotation file or a folder of images is missing.
+        InputError: An annotation file or a folder of images is missing, or
+            nothing can be written to the work directory.
     """
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cfg.work_dir):
+            pass
+    except OSError as error:
+        raise InputError(
+            f'--work-dir {cfg.work_dir} cannot be written '
+            f'({error.strerror}): give a folder, or the name of a new one.'
+        ) from None
     wanted = []
     for split in splits:
         for part in ('dataloader', 'evaluator'):

@@ -1,13 +1,15 @@
 """Say in one line what is wrong where a config is read or built."""
 
+import errno
 import inspect
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mmengine.registry
 from mmengine.config import Config
@@ -15,7 +17,7 @@ from mmengine.registry import Registry
 from mmengine.runner import BaseLoop
 
 from mmdet_attn.config_checks import near, walk
-from mmdet_attn.errors import InputError, missing_extra
+from mmdet_attn.errors import InputError, missing_extra, printable
 
 VARIABLE = 'MMDET_ATTN_TRACEBACK'
 POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
@@ -30,8 +32,9 @@ ARGUMENT = re.compile(
 def config_errors(cfg: Config | Path) -> Iterator[None]:
     """Show what fails while a config is read or built as an InputError.
 
-    What fails while a loop runs is no mistake of a config and stays as it
-    is. Everything does where the variable `MMDET_ATTN_TRACEBACK` is set.
+    What fails while a loop runs or after it, between processes, or by a full
+    disk is no mistake of a config and stays as it is. Everything does where
+    the variable `MMDET_ATTN_TRACEBACK` is set.
 
     Args:
         cfg: The config; its file while it is read.
@@ -42,20 +45,32 @@ def config_errors(cfg: Config | Path) -> Iterator[None]:
         raise
     except Exception as error:
         calls = list(traceback.walk_tb(error.__traceback__))[::-1]
-        running = any(
-            frame.f_code.co_name == 'run'
-            and isinstance(frame.f_locals.get('self'), BaseLoop)
+        if os.environ.get(VARIABLE) or _is_no_mistake(error, calls):
+            raise
+        if isinstance(cfg, Config):
+            _building(error, calls, cfg)
+        _reading(error, calls, cfg)
+
+
+def _is_no_mistake(error: Exception, calls: list) -> bool:
+    """Whether an error has other causes than a config."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (
+        bool(isinstance(error, ModuleNotFoundError) and missing_extra(error))
+        or (isinstance(error, OSError) and error.errno in full)
+        or 'distributed' in calls[0][0].f_code.co_filename
+        or any(
+            frame.f_code.co_name == 'after_run'
+            or (
+                frame.f_code.co_name == 'run'
+                and isinstance(frame.f_locals.get('self'), BaseLoop)
+            )
             for frame, _ in calls
         )
-        if os.environ.get(VARIABLE) or running:
-            raise
-        if isinstance(error, ModuleNotFoundError) and missing_extra(error):
-            raise
-        explain = _building if isinstance(cfg, Config) else _reading
-        raise InputError(explain(error, calls, cfg)) from error
+    )
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     """The type and the message of the first cause, in one line."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -72,13 +87,12 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else f'{text[:length]} ...'
 
 
-def _reading(error: Exception, calls: list, config: Path) -> str:
-    """The file, the line and the error."""
+def _reading(error: Exception, calls: list, config: Path) -> NoReturn:
+    """Raise with the file and the line."""
     file, line = str(config), getattr(error, 'lineno', None)
-    why = _text(error)
     for frame, _ in calls:
         if frame.f_code.co_name == '_substitute_base_vars':
-            why = f'no _base_ has the variable {error}.'
+            raise InputError(f'{file}: no _base_ has the variable {error}.')
         if frame.f_code.co_name in ('_file2dict', '_is_lazy_import'):
             file = frame.f_locals['filename']
             break
@@ -86,11 +100,12 @@ def _reading(error: Exception, calls: list, config: Path) -> str:
         if frame.f_code.co_filename == file:
             line = number
             break
-    return f'{file}{f", line {line}" if line else ""}: {why}'
+    place = f'{file}, line {line}' if line else file
+    raise InputError(f'{place} cannot be read: {_text(error)}')
 
 
-def _building(error: Exception, calls: list, cfg: Config) -> str:
-    """The key in the config and the error."""
+def _building(error: Exception, calls: list, cfg: Config) -> NoReturn:
+    """Raise with the key in the config."""
     nodes = [
         (path, node)
         for path, node in walk(cfg)
@@ -104,16 +119,16 @@ def _building(error: Exception, calls: list, cfg: Config) -> str:
         named = [v for v in named if isinstance(v, str)]
         for path, node in nodes:
             if node['type'] in named and not _find(node['type']):
-                return _unknown(f'{path}.type', node['type'])
+                _unknown(path, node['type'])
     if found := ARGUMENT.search(message):
         name, argument = found.groups()
-        having = [(p, n) for p, n in nodes if argument in n]
-        having.sort(key=lambda item: _last(item[1]['type']) != name)
-        for path, node in having:
-            return _unexpected(path, node['type'], argument)
+        having = [(p, n['type']) for p, n in nodes if argument in n]
+        having.sort(key=lambda item: _last(item[1]) != name)
+        for path, kind in having:
+            _unexpected(path, kind, argument)
     for path, node in nodes:
-        if 'plugins' in node and (problem := _plugins(node)):
-            return f'{path}.plugins{problem}'
+        if 'plugins' in node:
+            _check_plugins(path, node)
     for frame, _ in calls:
         code = frame.f_code
         if 'build' not in code.co_name:
@@ -122,9 +137,18 @@ def _building(error: Exception, calls: list, cfg: Config) -> str:
             given = frame.f_locals.get(name)
             for path, node in walk(cfg):
                 if _is_part(node, given):
-                    what = _call(node)
-                    return f'{path}: {what} cannot be built: {_text(error)}'
-    return f'the config cannot be built: {_text(error)}'
+                    _not_built(f'{path}: {_call(node)}', error)
+    _not_built('the config', error)
+
+
+def _not_built(what: str, error: Exception) -> NoReturn:
+    message = f'{what} cannot be built: {_text(error)}'
+    rank = os.environ.get('LOCAL_RANK', '0')
+    if (
+        rank != '0'
+    ):  # it may fail in this process only; the first shows its own
+        print(f'process {rank}: {printable(message)}', file=sys.stderr)
+    raise InputError(message)
 
 
 def _is_part(node: Any, given: Any) -> bool:
@@ -137,28 +161,38 @@ def _is_part(node: Any, given: Any) -> bool:
     )
 
 
-def _plugins(host: Mapping) -> str:
-    """What is wrong with the plugins of a ResNet."""
-    wanted = 'dict(cfg=dict(type=...), position=...)'
-    if not isinstance(host['plugins'], (list, tuple)):
-        return f' must be a list of {wanted}, got {host["plugins"]!r}.'
-    for index, plugin in enumerate(host['plugins']):
+def _check_plugins(path: str, host: Mapping) -> None:
+    """Refuse wrong plugins of a ResNet, which mmdet asserts to be right."""
+    plugins = host['plugins'] or []
+    if not isinstance(plugins, (list, tuple)):
+        raise InputError(
+            f'{path}.plugins must be a list of dict(cfg=dict(type=...), '
+            f'position=...), got {plugins!r}.'
+        )
+    for index, plugin in enumerate(plugins):
+        place = f'{path}.plugins.{index}'
         cfg = plugin.get('cfg') if isinstance(plugin, Mapping) else None
-        if not isinstance(cfg, Mapping) or not {'type'} <= cfg.keys():
-            return f'.{index} must be {wanted}, got {plugin!r}.'
+        if not isinstance(cfg, Mapping) or 'type' not in cfg:
+            raise InputError(
+                f'{place} must be dict(cfg=dict(type=...), position=...), '
+                f'got {plugin!r}.'
+            )
         position, stages = plugin.get('position'), plugin.get('stages')
         if position not in POSITIONS:
-            rule = f'one of {", ".join(POSITIONS)}'
-            return f'.{index}.position must be {rule}, got {position!r}.'
+            raise InputError(
+                f'{place}.position must be one of {", ".join(POSITIONS)}, '
+                f'got {position!r}.'
+            )
         count = host.get('num_stages', 4)
         if stages is not None and len(stages) != count:
-            return f'.{index}.stages must have {count} values, got {stages}.'
-    if host['plugins'] and host.get('depth') in (18, 34):
-        return (
-            f': {host["type"]}-{host["depth"]} takes none; '
-            "type='mmdet_attn.AttentionResNet' does."
+            raise InputError(
+                f'{place}.stages must have {count} values, got {stages}.'
+            )
+    if plugins and host.get('depth') in (18, 34):
+        raise InputError(
+            f'{path}: {host["type"]}-{host["depth"]} takes no plugins: take '
+            "type='mmdet_attn.AttentionResNet'."
         )
-    return ''
 
 
 def _call(node: Mapping) -> str:
@@ -176,7 +210,7 @@ def _last(name: str) -> str:
     return name.rpartition('.')[2]
 
 
-def _unknown(path: str, name: str) -> str:
+def _unknown(path: str, name: str) -> NoReturn:
     start, dot, last = name.rpartition('.')
     names = {n for registry in _registries() for n in registry.module_dict}
     if start == 'mmdet_attn':
@@ -184,11 +218,10 @@ def _unknown(path: str, name: str) -> str:
 
         names = {n for n in dir(mmdet_attn) if n[0].isupper()}
     hint = near(last, names, start + dot) or ': is its package imported?'
-    return f'{path}: there is no {name!r}{hint}'
+    raise InputError(f'{path}: there is no type {name!r}{hint}')
 
 
-def _unexpected(path: str, name: str, argument: str) -> str:
-    text = f'{path}: {name} has no argument {argument}'
+def _unexpected(path: str, name: str, argument: str) -> NoReturn:
     if argument == 'plugins':
         hosts = sorted(
             name
@@ -196,11 +229,13 @@ def _unexpected(path: str, name: str, argument: str) -> str:
             for name, kind in registry.module_dict.items()
             if 'plugins' in _arguments(kind)
         )
-        return (
-            f'{text}: {", ".join(hosts)} have; behind other backbones, '
-            'mmdet_attn.AttentionNeck in model.neck takes attention.'
+        raise InputError(
+            f'{path}: {name} takes no plugins: {", ".join(hosts)} do; behind '
+            'other backbones, mmdet_attn.AttentionNeck in model.neck takes '
+            'attention.'
         )
-    return text + near(argument, _arguments(_find(name)))
+    hint = near(argument, _arguments(_find(name)))
+    raise InputError(f'{path}: {name} has no argument {argument}{hint}')
 
 
 def _registries() -> list[Registry]:

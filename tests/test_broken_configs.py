@@ -1,9 +1,19 @@
 """Broken configurations: one line, no traceback, exit code 2."""
 
+import errno
 import re
 
 import pytest
-from conftest import DEMO, NO_WORKERS, ROOT, user_error
+import torch
+from conftest import DEMO, NO_WORKERS, ROOT, load_config, user_error
+from mmengine.config import Config
+
+from mmdet_attn.cli import config_parser
+from mmdet_attn.cli import load_config as read_command
+from mmdet_attn.config_checks import check_files, check_options
+from mmdet_attn.config_errors import config_errors
+from mmdet_attn.datasets.coco_folder import use_data_root
+from mmdet_attn.errors import InputError
 
 PLUGIN = 'model.backbone.plugins.0'
 BASE = f'_base_ = {str(ROOT / DEMO)!r}\n'
@@ -154,11 +164,6 @@ FILES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quiet(capfd):
-    """The log of what was built until then."""
-
-
 def check(error, word):
     last = error.strip().splitlines()[-1]
     assert 'Traceback' not in error, error[-1500:]
@@ -166,16 +171,187 @@ def check(error, word):
     assert re.search(word, last), last
 
 
-@pytest.mark.parametrize(('option', 'word'), OPTIONS.values(), ids=OPTIONS)
+# Another kind of the same family is in the fast tier.
+SLOW = {
+    'neck type',
+    'hook type',
+    'metric type',
+    'scheduler',
+    'sampler',
+    'loop',
+    'optimizer argument',
+    'key inside',
+    'negative batch',
+    'half a batch',
+    'depth',
+    'weights to load',
+    'plugin of no list',
+    'plugins is no list',
+    'plugin position is missing',
+    'no type',
+}
+
+
+def cases(table):
+    return [
+        pytest.param(
+            *case, id=name, marks=[pytest.mark.slow] if name in SLOW else []
+        )
+        for name, case in table.items()
+    ]
+
+
+@pytest.mark.parametrize(('option', 'word'), cases(OPTIONS))
 def test_option(option, word, shapes, tmp_path):
     command = ['tools/train.py', DEMO, '--data-root', shapes]
     command += ['--work-dir', tmp_path, '--cfg-options', *NO_WORKERS, option]
     check(user_error(*command), word)
 
 
-@pytest.mark.parametrize(('text', 'word'), FILES.values(), ids=FILES)
+@pytest.mark.parametrize(('text', 'word'), cases(FILES))
 def test_file(text, word, shapes, tmp_path):
     config = tmp_path / 'broken.py'
     config.write_text(text)
     command = ['tools/train.py', config, '--work-dir', tmp_path]
     check(user_error(*command, '--data-root', shapes), word)
+
+
+GOOD = [
+    'randomness.seed=1',
+    'randomness.deterministic=True',
+    'load_from=a.pth',
+    'resume=True',
+    'train_dataloader.batch_sampler=None',
+    'train_dataloader.prefetch_factor=2',
+    'train_dataloader.num_batch_per_epoch=3',
+    'train_dataloader.dataset.indices=4',
+    'train_cfg.val_begin=2',
+    'custom_hooks="[]"',
+    'default_hooks.checkpoint.save_best=auto',
+    'default_hooks.mine.type=EMAHook',
+    'env_cfg.cudnn_benchmark=True',
+    'auto_scale_lr.enable=True',
+    'optim_wrapper.accumulative_counts=2',
+    'optim_wrapper.clip_grad.error_if_nonfinite=True',
+    'optim_wrapper.paramwise_cfg.norm_decay_mult=0.0',
+    'param_scheduler.0.verbose=True',
+    'model.backbone.plugins=None',
+    'model.backbone.with_cp=True',
+    f'{PLUGIN}.cfg.kernel_size=7',
+    f'{PLUGIN}.cfg.postfix=_a',
+    'model.test_cfg.rcnn.mask_thr_binary=0.4',
+    'model.test_cfg.rpn.min_bbox_size=2',
+    'model.roi_head.bbox_head.reg_class_agnostic=True',
+    'find_unused_parameters=True',
+    'model_wrapper_cfg.type=MMDistributedDataParallel',
+]
+
+
+@pytest.mark.parametrize('option', GOOD)
+def test_options_that_may_be_new(option):
+    """What the config leaves out, but is read."""
+    key, value = option.split('=')
+    cfg = load_config(DEMO.removeprefix('configs/').removesuffix('.py'))
+    check_options(cfg, {key: value})
+
+
+def options_of(*options):
+    return config_parser('').parse_args([DEMO, '--cfg-options', *options])
+
+
+def test_new_options():
+    args = options_of('mine.number=3')
+    with pytest.raises(InputError, match='--new-option sets it'):
+        read_command(args)
+    args.new_option = True
+    assert read_command(args).mine.number == 3
+
+
+def test_variables_of_the_file_change_nothing():
+    with pytest.raises(InputError, match=r'set train_dataloader\.'):
+        read_command(options_of('data_root=x'))
+
+
+@pytest.mark.parametrize(
+    ('option', 'missing'),
+    [
+        ('train_dataloader.dataset.ann_file=no.json', 'no.json:'),
+        ('train_dataloader.dataset.data_prefix.img=no/', 'no/:'),
+        ('val_dataloader.dataset.data_root=no', 'no/annotations'),
+        ('val_evaluator.ann_file=no.json', 'no.json:'),
+    ],
+)
+def test_missing_data(option, missing, shapes, tmp_path):
+    cfg = load_config(DEMO.removeprefix('configs/').removesuffix('.py'))
+    use_data_root(cfg, shapes)
+    cfg.work_dir = str(tmp_path / 'work')
+    check_files(cfg, 'train', 'val')
+    key, value = option.split('=')
+    cfg.merge_from_dict({key: value})
+    with pytest.raises(InputError, match=f'lacks .*{missing}.*--data-root'):
+        check_files(cfg, 'train', 'val')
+
+
+def test_missing_coco(tmp_path):
+    command = ['tools/train.py', 'configs/faster_rcnn_r50_eca.py']
+    error = user_error(*command, '--work-dir', tmp_path)
+    assert 'lacks data/coco/annotations/instances_train2017.json' in error
+    assert 'data/coco/val2017/' in error
+
+
+def test_work_dir_is_a_file(tmp_path):
+    file = tmp_path / 'file'
+    file.touch()
+    for folder in (file, file / 'inside'):
+        error = user_error('tools/train.py', DEMO, '--work-dir', folder)
+        assert f'--work-dir {folder} cannot be written' in error
+
+
+def test_errors_of_one_process_are_shown(capsys, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    cfg = Config(dict(model=dict(type='A')))
+    with pytest.raises(InputError), config_errors(cfg):
+        raise KeyError('own')
+    assert 'process 1: the config cannot be built' in capsys.readouterr().err
+
+
+def test_errors_that_are_no_mistakes_of_a_config():
+    """Those of loops and of the machine; with the variable, all."""
+    from mmengine.runner import EpochBasedTrainLoop
+
+    class Loop(EpochBasedTrainLoop):
+        def __init__(self):
+            pass
+
+        def run(self):
+            raise KeyError('own')
+
+    cfg = Config(dict(model=dict(type='A')))
+    with pytest.raises(KeyError, match='own'), config_errors(cfg):
+        Loop().run()
+    full = OSError(errno.ENOSPC, 'full')
+    with pytest.raises(OSError, match='full'), config_errors(cfg):
+        raise full
+    with pytest.raises(InputError, match='KeyError: own'), config_errors(cfg):
+        raise KeyError('own')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMDET_ATTN_TRACEBACK', '1')
+        with pytest.raises(KeyError, match='own'), config_errors(cfg):
+            raise KeyError('own')
+
+
+@pytest.mark.parametrize('tool', ['test', 'predict'])
+def test_other_tools(tool, shapes, tmp_path):
+    """A plugin that does not exist, and a key that is misspelt."""
+    config = tmp_path / 'broken.py'
+    config.write_text(
+        backbone(
+            "plugins=[dict(cfg=dict(type='EAC'), position='after_conv3')]"
+        )
+    )
+    checkpoint = tmp_path / 'a.pth'
+    torch.save(dict(state_dict={}), checkpoint)
+    rest = ['--data-root', shapes, '--work-dir', tmp_path]
+    rest = [shapes / 'val'] if tool == 'predict' else rest
+    command = [f'tools/{tool}.py', config, checkpoint, *rest]
+    check(user_error(*command), "'EAC'.* ECA")

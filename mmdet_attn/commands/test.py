@@ -10,6 +10,7 @@ from copy import deepcopy
 from mmengine.config import ConfigDict
 
 from mmdet_attn.cli import config_parser, load_config
+from mmdet_attn.config_checks import check_files
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
@@ -93,6 +94,7 @@ def main(args):
     if args.tta:
         add_tta(cfg)
 
+    check_files(cfg, 'test')
     runner = build_runner(cfg)
     if not args.non_strict:
         detector = runner.model

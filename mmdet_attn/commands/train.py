@@ -1,6 +1,7 @@
 """Train a detector."""
 
 from mmdet_attn.cli import config_parser, load_config
+from mmdet_attn.config_checks import check_files
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner, resume_at_start
@@ -71,6 +72,7 @@ def main(args):
     use_resume(cfg, resume, folder, args.allow_nan)
     train_exactly(cfg)
 
+    check_files(cfg, 'train', 'val')
     runner = build_runner(cfg)
     runner.register_hook(StartHook(strict=not args.non_strict))
     runner.register_hook(FrozenPluginHook())
