@@ -24,7 +24,10 @@ EXTRAS = {
     },
     "--no-build-isolation 'mmdet_attn[onedl]'": {'cv2', 'mmcv', 'mmdet'},
 }
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What keeps a file from being written, and the way out.
+UNWRITTEN = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT), 'free some space, then go on'
+) | dict.fromkeys((errno.EROFS, errno.EACCES), 'give another folder')
 
 
 class InputError(ValueError):
@@ -46,9 +49,9 @@ def _message(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return missing_extra(error)
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
         place = f' ({error.filename})' if error.filename else ''
-        return f'{error.strerror}{place}: free some space, then go on.'
+        return f'{error.strerror}{place}: {UNWRITTEN[error.errno]}.'
     return None
 
 

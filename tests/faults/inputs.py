@@ -127,7 +127,8 @@ def images(lab: Lab) -> Iterator[Try]:
             yield found
         else:
             done = len([*data.glob('predicted/preds/*.json')])
-            broken = name not in readable
+            # Of a very long image nothing is left at the size of a network.
+            broken = name not in readable - {'very long'}
             if ended.code is None:
                 found.fail('hung', ended.output)
             elif 'Traceback' in ended.output or (
@@ -146,7 +147,6 @@ def configs(lab: Lab) -> Iterator[Try]:
     from test_broken_configs import FILES, OPTIONS
 
     def commands():
-        _, *options = lab.arguments(lab.new('work'))
         cases = [(*case, lab.config) for case in OPTIONS.items()]
         folder = lab.new('configs')
         folder.mkdir()
@@ -160,6 +160,7 @@ def configs(lab: Lab) -> Iterator[Try]:
             cases = lab.random('configs').sample(cases, 8)
         for name, (option, word), config in cases:
             more = () if option is None else ('--cfg-options', option)
+            _, *options = lab.arguments(lab.new('work'))
             command = ('tools/train.py', config, *options, *more)
             yield (Try(name), word), command
 

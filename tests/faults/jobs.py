@@ -170,8 +170,7 @@ def _fork(log: Path, folder: Path, script: str, *arguments) -> int:
         os.setpgid(0, 0)
         os.chdir(folder)
         for stream in (1, 2):
-            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), stream)
-            os.lseek(stream, 0, os.SEEK_END)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
         os.environ.update(environment())
         sys.argv = [str(ROOT / script), *map(str, arguments)]
         runpy.run_path(sys.argv[0], run_name='__main__')
