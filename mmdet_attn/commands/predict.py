@@ -45,6 +45,8 @@ def main(args):
                     pred_score_thr=args.score_thr,
                     no_save_pred=False,
                 )
+        except OSError:
+            raise  # not of this image: the folder or the disk
         except Exception as error:  # an image of an odd shape, for instance
             words = ' '.join(str(error).split())
             why = f'{type(error).__name__}: {words}'
