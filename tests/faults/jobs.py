@@ -165,7 +165,7 @@ def _fork(log: Path, folder: Path, script: str, *arguments) -> int:
     sys.stdout.flush()
     if child := os.fork():
         return child
-    code = 1
+    code: Any = 1
     try:
         os.setpgid(0, 0)
         os.chdir(folder)
@@ -176,7 +176,10 @@ def _fork(log: Path, folder: Path, script: str, *arguments) -> int:
         runpy.run_path(sys.argv[0], run_name='__main__')
         code = 0
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else bool(stop.code)
+        code = stop.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         import traceback
 

@@ -95,6 +95,7 @@ def use(file: Path, cfg, masks: bool) -> None:
         data_prefix=dict(img=str(folder() / 'val')),
         metainfo=dict(classes=names),
         pipeline=[],
+        serialize_data=False,
     )
     with contextlib.redirect_stdout(io.StringIO()):
         CocoDataset(**data, filter_cfg=dict(filter_empty_gt=True))
