@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,10 @@ def user_errors() -> Iterator[None]:
         message = _message(error)
         if message is None:
             raise
-        if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
-            tool = Path(sys.argv[0]).name
-            print(f'{tool}: error: {printable(str(message))}', file=sys.stderr)
+        if os.environ.get('LOCAL_RANK', '0') != '0':
+            # Most often the first process of the node says the same, and its
+            # end ends this one.
+            time.sleep(5)
+        tool = Path(sys.argv[0]).name
+        print(f'{tool}: error: {printable(str(message))}', file=sys.stderr)
         sys.exit(2)
