@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,10 @@ def user_errors() -> Iterator[None]:
             message = missing_extra(error)
             if message is None:
                 raise
-        if os.environ.get('LOCAL_RANK', '0') == '0':  # once a node
-            tool = Path(sys.argv[0]).name
-            print(f'{tool}: error: {message}', file=sys.stderr)
+        if os.environ.get('LOCAL_RANK', '0') != '0':
+            # Most often the first process of the node says the same, and its
+            # end ends this one.
+            time.sleep(5)
+        tool = Path(sys.argv[0]).name
+        print(f'{tool}: error: {message}', file=sys.stderr)
         sys.exit(2)

@@ -19,18 +19,19 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add the flag that says how long processes wait for each other."""
     parser.add_argument(
         '--timeout',
-        type=_minutes,
+        type=minutes,
         metavar='MINUTES',
         help='how long processes wait for each other before they end with '
         'an error (default: 10)',
     )
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 < minutes < 10**6:
+def minutes(text: str) -> float:
+    """A time, as an argument."""
+    value = float(text)
+    if not 0 < value < 10**6:
         raise argparse.ArgumentTypeError(f'must be positive, got {text}')
-    return minutes
+    return value
 
 
 def choose_interface() -> None:
@@ -48,7 +49,7 @@ def choose_interface() -> None:
 
 
 def prepare_launch(
-    cfg: Config, launcher: str, minutes: float | None = None
+    cfg: Config, launcher: str, timeout: float | None = None
 ) -> None:
     """Make `launcher` work on this machine, on CPU as on GPU.
 
@@ -59,7 +60,7 @@ def prepare_launch(
     Args:
         cfg: The config, which is changed.
         launcher: As of `--launcher`.
-        minutes: As of `--timeout`; None is the config's, or 10.
+        timeout: As of `--timeout`; None is the config's, or 10.
     """
     if launcher == 'slurm':
         use_step()
@@ -75,8 +76,8 @@ def prepare_launch(
     if launcher == 'pytorch':
         choose_interface()
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 600)
-    if minutes:
-        seconds = round(minutes * 60)
+    if timeout:
+        seconds = round(timeout * 60)
     cfg.merge_from_dict({'env_cfg.dist_cfg.timeout': seconds})
     # Where batch norm learns, every process has statistics of its own. The
     # evaluation during training would then mix them, and the checkpoint hold

@@ -277,6 +277,27 @@ def test_what_is_started_again(tmp_path, start, code, starts):
     assert ('ended with exit code 1; restart 2 of 2' in log) == (code == 1)
 
 
+@slow
+@pytest.mark.parametrize('rank', [0, 1])
+def test_bad_input_is_shown_once(tmp_path, start, rank):
+    """By whichever process finds it, and first."""
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import os, time\n'
+        'from mmdet_attn.errors import InputError, user_errors\n'
+        'own = int(os.environ["RANK"])\n'
+        'with user_errors():\n'
+        '    if own == 1:\n'
+        '        raise InputError("bad input")\n'
+        f'    time.sleep({1 if rank == 0 else 99})\n'
+        '    raise InputError("bad input")\n'
+    )
+    launcher = [sys.executable, '-m', 'mmdet_attn.training.torchrun']
+    assert start(*launcher, 'x', 2, script).wait(180) == 2
+    lines = (tmp_path / 'log').read_text().splitlines()
+    assert lines == ['script.py: error: bad input']
+
+
 TINY = """
 import sys, time, torch
 from mmengine.config import Config
