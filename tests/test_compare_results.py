@@ -523,6 +523,29 @@ def test_second_run(tmp_path, start, resume, epochs, note):
     assert not noted(each, 'other settings')
 
 
+@pytest.mark.parametrize('epoch', [1, 4])
+def test_resumed_within_an_epoch(tmp_path, epoch):
+    """What the earlier run logged of this epoch counts."""
+    name, done = 'faster_rcnn_r50', (epoch - 1) * LENGTH + 3
+    write_run(tmp_path, name, {1: 0.1}, end=epoch)
+    run = dict(start=epoch, end=epoch + 1, time=LATER, resume=True)
+    work = write_run(tmp_path, name, {1: 0.2, epoch: 0.3}, **run)
+    for file in (work / LATER).rglob(f'*{LATER}.log'):
+        lines = file.read_text().splitlines()
+        resumed = f'resumed epoch: {epoch - 1}, iter: {done}'
+        kept = [line for line in lines if f'[{epoch:2d}][2/' not in line]
+        file.write_text('\n'.join([resumed, *kept]))
+    file = work / LATER / 'vis_data/scalars.json'
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(''.join(lines[1:]))
+    training = compare([tmp_path])[0].training
+    steps = [record['step'] for record in training.train]
+    assert steps == list(range(2, (epoch + 1) * LENGTH + 1, 2))
+    assert training.train[-1]['at'] == epoch + 1
+    assert training.ap['bbox'][epoch].ap == 30
+    assert any(note.startswith('resumed in') for note in training.notes)
+
+
 def test_tests_in_between_do_not_count(pair):
     """tools/test.py leaves a config, too, with settings of its own."""
     cfg = load_config('faster_rcnn_r50')

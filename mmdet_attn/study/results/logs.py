@@ -14,6 +14,7 @@ METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 AP_KEYS = ('coco/bbox_mAP', 'coco/segm_mAP')
 # Epoch, iteration and iterations per epoch of a line of a training log.
 FIRST = re.compile(r'Epoch\(train\)\s*\[\s*(\d+)\]\[\s*(\d+)/(\d+)\]')
+RESUMED = re.compile(r'resumed epoch: \d+, iter: (\d+)')
 PROCESSES = re.compile(r'^ +GPU number: (\d+)$', re.MULTILINE)
 SCALED = re.compile(r'Scaling the original LR by ([\d.e+-]+\d)')
 # One row of AttentionPretrained's table.
@@ -84,6 +85,8 @@ class Run:
             epoch, done, length = map(int, found.groups())
             self.begin = first - done
             start = self.begin - (epoch - 1) * length
+            if resumed := RESUMED.search(text):  # within an epoch, too
+                self.begin = int(resumed[1])
             for record in self.train:
                 record['at'] = (record['step'] - start) / length
         else:
@@ -116,7 +119,9 @@ def join(runs: list[Run]) -> tuple[list[dict], list[dict], list[Run]]:
     for run in runs:
         if not run.resumes or not run.begin:
             train, val, chain = [], [], []
-        first = run.train[0].get('epoch', 1)
+        # A resume may repeat the last evaluation.
+        evaluated = [record['step'] for record in run.val]
+        first = min([run.train[0].get('epoch', 1), *evaluated])
         train = [r for r in train if r['step'] <= run.begin] + run.train
         val = [r for r in val if r['step'] < first] + run.val
         chain.append(run)
