@@ -11,6 +11,7 @@ from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import add_timeout, prepare_launch
+from mmdet_attn.training.slurm import use_step
 from mmdet_attn.weights import load
 
 CONFIG_HELP = (
@@ -139,6 +140,10 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         splits: The parts of `--data-root` that are needed.
     """
     config = find_config(args.config)
+    launcher = args.launcher
+    if launcher == 'slurm':
+        use_step()
+        launcher = 'pytorch'
     require_stack()
     load.register(args.trust_checkpoint)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -155,5 +160,5 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs', config.stem))
-    prepare_launch(cfg, args.launcher, args.timeout)
+    prepare_launch(cfg, launcher, args.timeout)
     return cfg
