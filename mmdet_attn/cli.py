@@ -18,6 +18,7 @@ from mmdet_attn.config_files import find_config, load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import BACKENDS, set_eval_backend
 from mmdet_attn.launch import add_timeout, prepare_launch
+from mmdet_attn.training.slurm import use_step
 from mmdet_attn.weights import load
 
 CONFIG_HELP = (
@@ -158,6 +159,10 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         splits: The parts of `--data-root` that are needed.
     """
     config = find_config(args.config)
+    launcher = args.launcher
+    if launcher == 'slurm':
+        use_step()
+        launcher = 'pytorch'
     require_stack()
     load.register(args.trust_checkpoint)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -184,5 +189,5 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
 
     parts = ('train', 'val') if 'train' in splits else ('test',)
     check_contents(cfg, parts, args.skip_bad_images)
-    prepare_launch(cfg, args.launcher, args.timeout)
+    prepare_launch(cfg, launcher, args.timeout)
     return cfg

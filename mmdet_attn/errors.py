@@ -86,7 +86,8 @@ def user_errors() -> Iterator[None]:
             raise
         if os.environ.get('LOCAL_RANK', '0') != '0':
             # Most often the first process of the node says the same, and its
-            # end ends this one.
+            # end ends this one, whose exit code counts for srun.
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(2))
             time.sleep(5)
         tool = Path(sys.argv[0]).name
         print(f'{tool}: error: {printable(str(message))}', file=sys.stderr)

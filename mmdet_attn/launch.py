@@ -13,7 +13,6 @@ from mmengine.device import get_device
 
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
-from mmdet_attn.training.slurm import use_step
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +62,6 @@ def prepare_launch(
         launcher: As of `--launcher`.
         timeout: As of `--timeout`; None is the config's, or 10.
     """
-    if launcher == 'slurm':
-        use_step()
-        launcher = 'pytorch'
     cfg.launcher = launcher
     if launcher == 'none':
         return

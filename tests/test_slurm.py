@@ -179,6 +179,20 @@ def test_cancelled(slurm, shapes, tmp_path):
 
 
 @slow
+def test_bad_input(slurm, shapes, tmp_path):
+    """The job is not requeued: no process hides the code of another."""
+    output = tmp_path / 'output'
+    slurm(
+        *(*SBATCH, '--wait', f'--output={output}', '--wrap'),
+        f'tools/sbatch_train.sh {DEMO} {tmp_path} --data-root none; '
+        'echo code $?',
+    )
+    log = output.read_text()
+    assert 'train.py: error: none: no such folder' in log
+    assert 'code 2' in log
+
+
+@slow
 def test_killed_process(slurm, shapes, tmp_path):
     """The others end with it, and srun tells the exit code."""
     output = tmp_path / 'output'
@@ -196,7 +210,7 @@ def test_killed_process(slurm, shapes, tmp_path):
         )
     await_iterations(output, 1)
     os.kill(processes(slurm)['1'], signal.SIGKILL)
-    assert script.wait(60) == 128 + signal.SIGKILL
+    assert script.wait(240) == 128 + signal.SIGKILL
     assert not processes(slurm)
     wait_until(lambda: not slurm('squeue', '--noheader'), 60)
 
