@@ -5,7 +5,14 @@ import re
 
 import pytest
 import torch
-from conftest import DEMO, NO_WORKERS, ROOT, load_config, user_error
+from conftest import (
+    DEMO,
+    NO_WORKERS,
+    ROOT,
+    load_config,
+    run_here,
+    user_error,
+)
 from mmengine.config import Config
 
 from mmdet_attn.cli import config_parser
@@ -338,6 +345,17 @@ def test_errors_that_are_no_mistakes_of_a_config():
         patch.setenv('MMDET_ATTN_TRACEBACK', '1')
         with pytest.raises(KeyError, match='own'), config_errors(cfg):
             raise KeyError('own')
+
+
+def test_complexity(tmp_path):
+    """A name that rich would take for a colour stays one."""
+    tool = 'tools/analysis_tools/complexity.py'
+    config = tmp_path / '[red]a.py'
+    config.write_text(backbone('depth=51'))
+    assert 'model.backbone: ResNet(depth=51' in user_error(tool, config)
+    config.write_text(BASE)
+    _, output = run_here(tool, config)
+    assert '[red]a' in output
 
 
 @pytest.mark.parametrize('tool', ['test', 'predict'])
