@@ -180,6 +180,11 @@ def check(error, word):
 
 # Another kind of the same family is in the fast tier.
 SLOW = {
+    'metric',
+    'learning rate',
+    'transform type',
+    'no weights',
+    'stages',
     'neck type',
     'hook type',
     'metric type',
