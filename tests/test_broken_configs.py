@@ -166,6 +166,7 @@ FILES = {
         'no_module',
     ),
     'nothing but an import': ('import no_module\n', 'no model'),
+    'no loader': (BASE + 'train_dataloader = 3\n', 'dataset'),
     'no dict': (BASE + 'model = 3\n', 'model'),
     'reserved key': ('filename = 3\n', 'filename'),
 }
@@ -302,6 +303,16 @@ def test_missing_data(option, missing, shapes, tmp_path):
     cfg.merge_from_dict({key: value})
     with pytest.raises(InputError, match=f'lacks .*{missing}.*--data-root'):
         check_files(cfg, 'train', 'val')
+
+
+def test_training_without_validation(shapes, tmp_path):
+    options = [f'val_{part}=None' for part in ('dataloader', 'cfg')]
+    args = options_of(*options, 'val_evaluator=None')
+    args.data_root, args.work_dir = str(shapes), str(tmp_path)
+    cfg = read_command(args, 'train', 'val')
+    check_files(cfg, 'train', 'val')
+    assert cfg.val_dataloader is None
+    assert cfg.train_dataloader.dataset.data_root == str(shapes)
 
 
 def test_missing_coco(tmp_path):
