@@ -177,7 +177,8 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     if args.data_root:
         from mmdet_attn.datasets.coco_folder import use_data_root
 
-        use_data_root(cfg, args.data_root, splits)
+        with config_errors(cfg):
+            use_data_root(cfg, args.data_root, splits)
         check_unchanged(cfg, options)
     if args.eval_backend:
         set_eval_backend(cfg, args.eval_backend)

@@ -182,7 +182,7 @@ def check_parts(cfg: Config, splits: Iterable[str]) -> None:
                 f'needs {", ".join(wanted)}{hint if split == "val" else ""}.'
             )
         for key in ('max_epochs', 'max_iters'):
-            value = dict(cfg[f'{split}_cfg']).get(key, 1)
+            value = dict(walk(cfg[f'{split}_cfg'])).get(key, 1)
             if type(value) is not int or value < 1:
                 raise InputError(
                     f'{split}_cfg.{key} must be a positive integer, got '

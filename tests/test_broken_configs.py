@@ -5,7 +5,14 @@ import re
 
 import pytest
 import torch
-from conftest import DEMO, NO_WORKERS, ROOT, load_config, user_error
+from conftest import (
+    DEMO,
+    NO_WORKERS,
+    ROOT,
+    load_config,
+    run_here,
+    user_error,
+)
 from mmengine.config import Config
 
 from mmdet_attn.cli import config_parser
@@ -159,6 +166,7 @@ FILES = {
         'no_module',
     ),
     'nothing but an import': ('import no_module\n', 'no model'),
+    'no loader': (BASE + 'train_dataloader = 3\n', 'dataset'),
     'no dict': (BASE + 'model = 3\n', 'model'),
     'reserved key': ('filename = 3\n', 'filename'),
 }
@@ -173,6 +181,11 @@ def check(error, word):
 
 # Another kind of the same family is in the fast tier.
 SLOW = {
+    'metric',
+    'learning rate',
+    'transform type',
+    'no weights',
+    'stages',
     'neck type',
     'hook type',
     'metric type',
@@ -292,6 +305,16 @@ def test_missing_data(option, missing, shapes, tmp_path):
         check_files(cfg, 'train', 'val')
 
 
+def test_training_without_validation(shapes, tmp_path):
+    options = [f'val_{part}=None' for part in ('dataloader', 'cfg')]
+    args = options_of(*options, 'val_evaluator=None')
+    args.data_root, args.work_dir = str(shapes), str(tmp_path)
+    cfg = read_command(args, 'train', 'val')
+    check_files(cfg, 'train', 'val')
+    assert cfg.val_dataloader is None
+    assert cfg.train_dataloader.dataset.data_root == str(shapes)
+
+
 def test_missing_coco(tmp_path):
     command = ['tools/train.py', 'configs/faster_rcnn_r50_eca.py']
     error = user_error(*command, '--work-dir', tmp_path)
@@ -338,6 +361,17 @@ def test_errors_that_are_no_mistakes_of_a_config():
         patch.setenv('MMDET_ATTN_TRACEBACK', '1')
         with pytest.raises(KeyError, match='own'), config_errors(cfg):
             raise KeyError('own')
+
+
+def test_complexity(tmp_path):
+    """A name that rich would take for a colour stays one."""
+    tool = 'tools/analysis_tools/complexity.py'
+    config = tmp_path / '[red]a.py'
+    config.write_text(backbone('depth=51'))
+    assert 'model.backbone: ResNet(depth=51' in user_error(tool, config)
+    config.write_text(BASE)
+    _, output = run_here(tool, config)
+    assert '[red]a' in output
 
 
 @pytest.mark.parametrize('tool', ['test', 'predict'])

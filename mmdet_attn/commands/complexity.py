@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from mmdet_attn.cli import check_output, require_stack
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import CONFIGS, find_config, load_config_file
 from mmdet_attn.cost.complexity import complexity
 from mmdet_attn.study.results.paper import TABLE_5
@@ -62,9 +64,9 @@ def main(args):
     require_stack()
     rows: list[dict[str, Any]] = []
     for file in track(files, 'counting', transient=True):
-        found = complexity(
-            load_config_file(file), tuple(args.shape), args.convention
-        )
+        cfg = load_config_file(file)
+        with config_errors(cfg):
+            found = complexity(cfg, tuple(args.shape), args.convention)
         paper = TABLE_5.get(file.stem)
         row = {
             'params_m': found.params_m,
@@ -73,7 +75,7 @@ def main(args):
             'paper_gflops': paper and paper.gflops,
         }
         rows.append({'config': str(file), **row})
-        table.add_row(file.stem, *map(number, row.values()))
+        table.add_row(escape(file.stem), *map(number, row.values()))
     Console().print(table)
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=2) + '\n')

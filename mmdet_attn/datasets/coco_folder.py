@@ -68,7 +68,7 @@ def use_data_root(
     names = classes['val']
     loaders = {'train': 'train', 'val': 'val', 'test': 'val'}
     for key, split in loaders.items():
-        if split not in found:
+        if split not in found or cfg.get(f'{key}_dataloader') is None:
             continue
         images, file = found[split]
         dataset = cfg[f'{key}_dataloader'].dataset
