@@ -57,5 +57,10 @@ def main(args):
     print(f'{done} images: pictures in {out / "vis"}, ', end='')
     print(f'boxes, labels and scores in {out / "preds"}')
     if bad:
-        lines = '\n'.join(bad)
-        sys.exit(f'{len(bad)} of {len(images)} images failed:\n{lines}')
+        print(
+            f'{len(bad)} of {len(images)} images failed:',
+            *bad,
+            sep='\n',
+            file=sys.stderr,
+        )
+        sys.exit(1)

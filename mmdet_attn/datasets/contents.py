@@ -117,9 +117,9 @@ def _check(
     if folder:
         refuse_leaving(file, found)
     _check_classes(file, found, data.metainfo.get('classes'))
-    wants_objects = (node.get('filter_cfg') or {}).get('filter_empty_gt')
-    if part == 'train' and wants_objects and not found.annotations:
-        raise InputError(f'{file} has no annotations to train on.')
+    is_filtered = (node.get('filter_cfg') or {}).get('filter_empty_gt')
+    if not found.annotations and (is_filtered or is_evaluated):
+        raise InputError(f'{file} has no annotations to learn or to find.')
     if is_evaluated:
         _check_evaluated(file, found, metrics)
     if found.empty:
