@@ -29,6 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmdet_attn
 from mmdet_attn import Attention, Gate
+from mmdet_attn.errors import InputError
 
 # A keyword of Python cannot be imported, a family shares a file.
 FILES = {'NonLocal': 'non_local'} | {
@@ -428,3 +429,26 @@ def test_repr_is_how_it_was_built(shown, given):
 def test_base_classes_are_not_modules(base):
     with pytest.raises(TypeError, match='abstract'):
         base(32)
+
+
+@pytest.mark.parametrize(
+    ('name', 'cfg'),
+    [
+        ('ECA', dict(gamma=None)),
+        ('SimAM', dict(lambda_='0.1')),
+        ('GC', dict(fusion=1)),
+        ('FCA', dict(frequencies=2.5)),
+        ('CBAM', dict(norm_cfg='BN')),
+        ('PSAConv2d', dict(out_channels=64, groups=None)),
+    ],
+)
+def test_argument_of_another_type(name, cfg):
+    """Found by make fuzz: the message names the module and the argument."""
+    argument = list(cfg)[-1]
+    with pytest.raises(InputError, match=f'^{name}: .*{argument}'):
+        getattr(mmdet_attn, name)(32, **cfg)
+
+
+def test_unknown_argument_stays_a_type_error():
+    with pytest.raises(TypeError, match='kernel_sice'):
+        mmdet_attn.ECA(32, kernel_sice=3)
