@@ -94,7 +94,7 @@ def read_dumped(file: Path) -> Config:
                 values[name] = ast.literal_eval(line.value)
         return Config(values)
     except (OSError, ValueError, SyntaxError, TypeError, KeyError) as error:
-        reason = str(error)
+        reason = str(error).partition(': <ast')[0]
     except (RecursionError, MemoryError):
         reason = 'it is nested too deeply'
     raise InputError(
