@@ -149,7 +149,7 @@ def settings(work, iterations=False, wrapper=None, workers=0, **changes):
     loader = dict(
         batch_size=3,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=False,
         sampler=dict(type='DefaultSampler', shuffle=True),
         dataset=dataset,
     )
