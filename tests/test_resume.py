@@ -149,7 +149,7 @@ def settings(work, iterations=False, wrapper=None, workers=0, **changes):
     loader = dict(
         batch_size=3,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=False,
         sampler=dict(type='DefaultSampler', shuffle=True),
         dataset=dataset,
     )
@@ -486,6 +486,7 @@ def test_two_processes(shapes, tmp_path, stopping_config):
             *('--work-dir', tmp_path / work, *arguments),
             *('--cfg-options', *QUICK, 'train_dataloader.batch_size=1'),
             *('train_dataloader.num_workers=1', 'train_cfg.val_interval=1'),
+            'train_dataloader.persistent_workers=True',
             'default_hooks.checkpoint.max_keep_ckpts=-1',
             ok=ok,
             PYTHONPATH=f'{ROOT}:{tmp_path}',
