@@ -199,19 +199,19 @@ def test_process_without_its_launcher_ends():
 def test_resume_after_a_restart(tmp_path, monkeypatch):
     resume = launch.resume_at_start
     monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '1')
-    assert resume(None, str(tmp_path)) is None
+    assert resume(None, tmp_path) is None
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    assert resume(None, str(tmp_path)) is None
-    assert resume('a.pth', str(tmp_path)) == 'a.pth'
+    assert resume(None, tmp_path) is None
+    assert resume('a.pth', tmp_path) == 'a.pth'
     (tmp_path / 'epoch_1.pth').touch()
-    assert resume(None, str(tmp_path)) == 'auto'
-    assert resume('a.pth', str(tmp_path)) == 'auto'
+    assert resume(None, tmp_path) == 'auto'
+    assert resume('a.pth', tmp_path) == 'auto'
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
-    assert resume('auto', str(tmp_path)) == 'auto'
+    assert resume('auto', tmp_path) == 'auto'
     with pytest.raises(InputError, match='of an earlier training'):
-        resume(None, str(tmp_path))
+        resume(None, tmp_path)
     monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '0')
-    assert resume(None, str(tmp_path)) is None
+    assert resume(None, tmp_path) is None
 
 
 @slow
