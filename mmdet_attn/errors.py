@@ -1,5 +1,7 @@
 """The exception for what a user can put right, and how commands show it."""
 
+import errno
+import logging
 import os
 import signal
 import sys
@@ -23,6 +25,7 @@ EXTRAS = {
     },
     "--no-build-isolation 'mmdet_attn[onedl]'": {'cv2', 'mmcv', 'mmdet'},
 }
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(ValueError):
@@ -38,23 +41,35 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return None
 
 
+def _message(error: Exception) -> str | None:
+    """What a user can do about an error; None if it is an error of ours."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_extra(error)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        place = f' ({error.filename})' if error.filename else ''
+        return f'{error.strerror}{place}: free some space, then go on.'
+    return None
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Show an InputError or a missing extra as one line, exit with 2.
+    """Show what a user can put right as one line, exit with 2.
 
     Ctrl-C ends the process, as it ends others.
     """
+    # A full disk fails a log, too, with a traceback for each line.
+    logging.raiseExceptions = False
     try:
         yield
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
-    except (InputError, ModuleNotFoundError) as error:
-        message: object = error
-        if isinstance(error, ModuleNotFoundError):
-            message = missing_extra(error)
-            if message is None:
-                raise
+    except (InputError, ModuleNotFoundError, OSError) as error:
+        message = _message(error)
+        if message is None:
+            raise
         if os.environ.get('LOCAL_RANK', '0') != '0':
             # Most often the first process of the node says the same, and its
             # end ends this one, whose exit code counts for srun.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import DEMO, QUICK, ROOT, run_tool
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -21,7 +22,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -33,7 +34,7 @@ from mmdet_attn.training.stopping import (
     protect_workers,
     restore_signals,
 )
-from tests.conftest import DEMO, QUICK, ROOT, run_tool
+from mmdet_attn.weights import load
 
 slow = pytest.mark.slow
 IMAGES = 11
@@ -148,7 +149,7 @@ def settings(work, iterations=False, wrapper=None, workers=0, **changes):
     loader = dict(
         batch_size=3,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=False,
         sampler=dict(type='DefaultSampler', shuffle=True),
         dataset=dataset,
     )
@@ -261,6 +262,15 @@ def assert_equal(one: Path, other: Path) -> None:
     contents = [torch.load(file, weights_only=False) for file in (one, other)]
     assert {'state_dict', 'optimizer', 'message_hub'} <= contents[0].keys()
     assert not differences(*contents)
+
+
+@pytest.fixture(autouse=True)
+def checked_loading(monkeypatch):
+    """Read checkpoints as the tools do, in this test only."""
+    schemes = dict(CheckpointLoader._schemes)
+    monkeypatch.setattr(CheckpointLoader, '_schemes', schemes)
+    monkeypatch.setattr(load, '_trust', None)
+    load.register(False)
 
 
 @pytest.fixture(scope='module')
@@ -476,6 +486,7 @@ def test_two_processes(shapes, tmp_path, stopping_config):
             *('--work-dir', tmp_path / work, *arguments),
             *('--cfg-options', *QUICK, 'train_dataloader.batch_size=1'),
             *('train_dataloader.num_workers=1', 'train_cfg.val_interval=1'),
+            'train_dataloader.persistent_workers=True',
             'default_hooks.checkpoint.max_keep_ckpts=-1',
             ok=ok,
             PYTHONPATH=f'{ROOT}:{tmp_path}',

@@ -1,6 +1,7 @@
 """Checkpoints survive whatever happens while they are written."""
 
 import builtins
+import errno
 import multiprocessing
 import os
 import random
@@ -17,14 +18,14 @@ from mmengine.hooks import CheckpointHook as Mmengines
 from tiny_training import At, Scores, loader, make_runner, resumed, saved
 
 from mmdet_attn.config_files import CONFIGS
-from mmdet_attn.errors import InputError
+from mmdet_attn.errors import InputError, user_errors
 from mmdet_attn.training.checkpoints import (
     newest_checkpoint,
     save_now,
     save_safely,
     use_resume,
 )
-from mmdet_attn.weights.load import read_checkpoint, register
+from mmdet_attn.weights.load import read_checkpoint
 from mmdet_attn.weights.save import write_bytes
 
 ONE = {'max_keep_ckpts': 1}
@@ -48,7 +49,7 @@ def failing(function, wanted):
 
     def call(*args, **options):
         if any(wanted in str(a) for a in args if isinstance(a, (str, Path))):
-            raise OSError(28, 'No space left on device')
+            raise OSError(errno.ENOSPC, 'No space left on device')
         return function(*args, **options)
 
     return call
@@ -330,6 +331,13 @@ def test_resume_of_the_config(copied, resume):
     assert cfg.load_from == str(copied / 'epoch_2.pth')
 
 
+def test_resume_from_other_storage(tmp_path):
+    cfg = Config({'work_dir': str(tmp_path)})
+    cfg.default_hooks = {'checkpoint': {'out_dir': 's3://bucket'}}
+    with pytest.raises(InputError, match='s3://bucket'):
+        use_resume(cfg, 'auto', tmp_path)
+
+
 # --- Reading
 
 
@@ -384,7 +392,6 @@ def test_config_in_a_checkpoint_is_not_run(copied):
     code = f'import pathlib\npathlib.Path({str(mark)!r}).touch()\n'
     content['meta']['config'] = code
     torch.save(content, file)
-    register(trust=False)
     resumed(copied, file).train()
     assert not mark.exists()
 
@@ -423,6 +430,27 @@ def test_hook_of_any_config(tmp_path):
     cfg.default_hooks.checkpoint = None
     save_safely(cfg)
     assert cfg.default_hooks.checkpoint is None
+
+
+def test_full_disk_beside_the_checkpoints(capsys):
+    """A log or a result may be what does not fit."""
+    with pytest.raises(SystemExit) as caught, user_errors():
+        raise OSError(errno.ENOSPC, 'No space left on device', 'a.json')
+    assert caught.value.code == 2
+    assert 'No space left on device (a.json)' in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError), user_errors():
+        raise FileNotFoundError(errno.ENOENT, 'no such file')
+
+
+def test_processes_that_see_different_folders(tmp_path):
+    """One would resume, and the other start afresh."""
+    runner = make_runner(tmp_path)
+    place = 'mmdet_attn.training.checkpoints.all_gather_object'
+    with (
+        mock.patch(place, return_value=[0, 3]),
+        pytest.raises(InputError, match=r'iterations \(0, 3\)'),
+    ):
+        runner.train()
 
 
 def test_folder_that_cannot_be_written(tmp_path, shapes):

@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmdet_attn.weights.load import register
+
 
 class Points(Dataset):
     """Six inputs; one may have another value."""
@@ -105,6 +107,7 @@ def make_runner(
 
 def resumed(work, checkpoint, *args, **options) -> Runner:
     """A training that carries on from a checkpoint."""
+    register(trust=False)  # as a tool does
     options |= {'resume': True, 'load_from': str(checkpoint)}
     return make_runner(work, *args, **options)
 

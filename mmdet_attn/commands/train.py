@@ -29,7 +29,7 @@ def make_parser():
         const='auto',
         metavar='CKPT',
         help='carry on from this checkpoint; without a name, from the '
-        'latest one in the work directory',
+        'newest complete one in the work directory',
     )
     parser.add_argument(
         '--allow-nan',

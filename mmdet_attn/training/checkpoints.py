@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine import hooks
 from mmengine.config import Config
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import all_gather_object, is_main_process, master_only
 from mmengine.fileio import (
     HardDiskBackend,
     LocalBackend,
@@ -82,6 +82,13 @@ class CheckpointHook(hooks.CheckpointHook):
     best_ckpt_path: Any
 
     def before_train(self, runner: Any) -> None:
+        starts = all_gather_object(runner.iter)
+        if len(set(starts)) > 1:
+            raise InputError(
+                'the processes start at different iterations '
+                f'({", ".join(map(str, starts))}): the work directory must be '
+                'one folder that all nodes see.'
+            )
         super().before_train(runner)
         if type(self.file_backend) not in (LocalBackend, HardDiskBackend):
             return
@@ -238,6 +245,12 @@ def use_resume(
             )
         return
     if resume == 'auto':
+        place = (cfg.default_hooks.get('checkpoint') or {}).get('out_dir')
+        if '://' in str(place):
+            raise InputError(
+                f'--resume looks in folders, not in {place}: download the '
+                'newest checkpoint, and give it by --resume FILE.'
+            )
         newest = newest_checkpoint(folder, allow_nan)
         resume = str(newest) if newest else None
     else:

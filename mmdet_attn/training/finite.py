@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.training.checkpoints import CheckpointHook
 from mmdet_attn.weights.load import not_finite
 
 NAMED = 3
@@ -34,7 +32,9 @@ class FiniteHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         self.losses: dict[str, Tensor] = {}
-        _unwrapped(runner).register_forward_hook(self._remember)
+        model = _unwrapped(runner)
+        if isinstance(model, BaseModel):
+            model.register_forward_hook(self._remember)
         wrapper = runner.optim_wrapper
         for one in getattr(wrapper, 'optim_wrappers', {'': wrapper}).values():
             one.step = partial(self._step, runner, one, one.step)
@@ -54,13 +54,8 @@ class FiniteHook(Hook):
     ) -> None:
         checked = [self.losses.get('loss')]
         if type(wrapper) is OptimWrapper:  # without a loss scale
-            grads = [
-                parameter.grad
-                for group in wrapper.optimizer.param_groups
-                for parameter in group['params']
-                if parameter.grad is not None
-            ]
-            checked.append(get_total_norm(grads, torch.inf))
+            groups = wrapper.optimizer.param_groups
+            checked += [p.grad for group in groups for p in group['params']]
         self._check(runner, checked)
         step(**options)
 
@@ -71,14 +66,20 @@ class FiniteHook(Hook):
 
     def _check(self, runner: Any, values: list) -> None:
         """Stop in all processes if a value is not finite in one of them."""
-        tensors = [v.detach().float() for v in values if torch.is_tensor(v)]
         losses, self.losses = self.losses, {}
-        if not tensors:
+        # NaN and infinity stay in a sum; that of half precision overflows.
+        sums = [
+            value.detach().sum(dtype=torch.float32)
+            for value in values
+            if torch.is_tensor(value)
+        ]
+        if not sums:
             return
-        total = torch.stack(tensors).sum()
-        dist.all_reduce(total)  # NaN and infinity stay in a sum
+        total = torch.stack(sums).sum()
+        dist.all_reduce(total)
         if not total.isfinite():
-            self._stop(runner, losses)
+            place = f'iteration {runner.iter + 1} (epoch {runner.epoch + 1})'
+            self._stop(runner, place, losses)
 
     def before_saving(self, runner: Any) -> None:
         """Check the weights; our `CheckpointHook` calls this."""
@@ -86,9 +87,11 @@ class FiniteHook(Hook):
         found = torch.tensor(float(len(bad)), device=_device(runner))
         dist.all_reduce(found)
         if found:
-            self._stop(runner, self.losses)
+            self._stop(runner, 'the network that is to be saved', {})
 
-    def _stop(self, runner: Any, losses: Mapping[str, Tensor]) -> None:
+    def _stop(
+        self, runner: Any, place: str, losses: Mapping[str, Tensor]
+    ) -> None:
         model = _unwrapped(runner)
         state = model.state_dict()
         grads = {
@@ -99,14 +102,13 @@ class FiniteHook(Hook):
         bad = [
             f'{name} {float(value)}'
             for name, value in losses.items()
-            if name != 'loss' and not value.isfinite().all()
+            if not value.isfinite().all()
         ]
-        here = []
-        if bad:
-            images = ', '.join(_images(self.batch)) or 'unknown'
-            here = [f'Losses: {", ".join(bad)}. Images: {images}.']
+        images = ', '.join(_images(self.batch)) or 'unknown'
+        ranks = dist.all_gather_object((bad, images))
         reports = [
-            text for texts in dist.all_gather_object(here) for text in texts
+            f'Losses: {", ".join(bad) or "finite"}. Images: {images}.'
+            for bad, images in [r for r in ranks if r[0]] or ranks
         ]
         rates = {
             rate
@@ -114,29 +116,29 @@ class FiniteHook(Hook):
             if not name.endswith('base_lr')
             for rate in values
         }
-        saved = [
+        known = [
             hook.last_ckpt
             for hook in runner.hooks
             if isinstance(hook, CheckpointHook)
         ]
-        good = next(filter(None, [*saved, runner._load_from]), None)
+        if runner._resume:
+            known.append(runner._load_from)
+        good = next(filter(None, known), 'none')
+        facts = [
+            *reports,
+            f'Weights: {_some(not_finite(state), len(state))}.',
+            f'Gradients: {_some(not_finite(grads), len(grads))}.',
+            f'Learning rate: {", ".join(map(str, sorted(rates)))}.',
+            f'Last good checkpoint: {good}.',
+        ]
         raise InputError(
-            '\n  '.join(
-                [
-                    f'iteration {runner.iter + 1} (epoch {runner.epoch + 1}) '
-                    'has values that are NaN or infinite, and the training '
-                    'stops.',
-                    *(reports or ['All losses are finite.']),
-                    f'Weights: {_some(not_finite(state), len(state))}.',
-                    f'Gradients: {_some(not_finite(grads), len(grads))}.',
-                    f'Learning rate: {", ".join(map(str, sorted(rates)))}.',
-                    f'Last good checkpoint: {good or "none"}.',
-                    'Look at the images, or train with a lower learning rate '
-                    '(a resumed training keeps the old one) or with '
-                    'optim_wrapper.clip_grad. --resume carries on from the '
-                    'last good checkpoint, --allow-nan turns this check off.',
-                ]
-            )
+            f'{place} has values that are NaN or infinite, and the training '
+            'stops.\n  '
+            + '\n  '.join(facts)
+            + '\n  Look at the images, or train with a lower learning rate '
+            '(a resumed training keeps the old one) or with '
+            'optim_wrapper.clip_grad. --resume carries on from the last good '
+            'checkpoint, --allow-nan turns this check off.'
         )
 
 
