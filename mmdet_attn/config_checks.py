@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 from mmengine.config import Config
@@ -13,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.weights.save import check_folder
 
 RUNNER = set(inspect.signature(Runner).parameters) - {'cfg'}
 # What mmengine, mmdet and these tools read besides.
@@ -214,15 +214,7 @@ def check_files(cfg: Config, *splits: str) -> None:
         InputError: An annotation file or a folder of images is missing, or
             nothing can be written to the work directory.
     """
-    try:
-        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=cfg.work_dir):
-            pass
-    except OSError as error:
-        raise InputError(
-            f'--work-dir {cfg.work_dir} cannot be written '
-            f'({error.strerror}): give a folder, or the name of a new one.'
-        ) from None
+    check_folder(cfg.work_dir)
     wanted = []
     for split in splits:
         for part in ('dataloader', 'evaluator'):

@@ -458,4 +458,4 @@ def test_folder_that_cannot_be_written(tmp_path, shapes):
     file.touch()
     options = ['--data-root', shapes, '--work-dir', file / 'work']
     message = user_error('tools/train.py', DEMO, *options)
-    assert f'{file / "work"}: no file can be written' in message
+    assert f'{file / "work"} cannot be written' in message

@@ -97,7 +97,8 @@ def _coco_datasets(cfg: Config, part: str) -> Iterator[tuple[dict, Any]]:
         ):
             continue
         remote = (node.get('backend_args') or {}).get('backend', 'local')
-        data = DATASETS.build(dict(node, pipeline=[], lazy_init=True))
+        given = {k: v for k, v in node.items() if k not in ('type', '_scope_')}
+        data = kind(**given | {'pipeline': [], 'lazy_init': True})
         if remote == 'local' and Path(data.ann_file).is_file():
             yield node, data
 
