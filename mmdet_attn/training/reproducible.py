@@ -29,8 +29,9 @@ DATA, ITERATION, START = range(3)
 # In mmengine's message hub, and so in checkpoints: the epoch, the iterations
 # of it that are done, and their number in a whole epoch.
 PLACE = 'place_in_epoch'
-# Likewise: the iterations that were done at the last whole validation.
-VALIDATED = 'validated_after'
+# Likewise: the iterations that were done at the last whole validation. Names
+# that start with val would be logged as its metrics.
+VALIDATED = 'last_validation'
 
 
 def seed_all(seed: int, use: int, place: int, within: int = 0) -> None:
