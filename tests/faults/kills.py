@@ -50,7 +50,7 @@ class Life:
         found = self.tries[-1]
         if not job.gone(GONE):
             found.fail('hung', f'running after {GONE} s: {job.output}')
-        if reached <= LAST - LENGTH and max(job.iterations, default=0) == LAST:
+        if reached < LAST - LENGTH and LAST in job.iterations:
             found.fail('hung', f'trained on to its end, from {reached}')
         # Once the next epoch runs, the checkpoint of the last is complete.
         before = max(self.known, (reached - 1) // LENGTH * LENGTH)
@@ -176,6 +176,10 @@ def writes(lab: Lab) -> Iterator[Try]:
         job = start(f'SIGKILL {name}', step, delay)
         until(lambda job=job: job.over, START)
         life.check_begin(job)
+        # What a kill leaves behind is removed first: there are more steps or
+        # fewer than in the training before.
+        if not log.exists() or len(steps(log)) < step:
+            life.tries[-1].fail('skipped', 'there was no such step')
         life.ended(job, reached=before)
         if life.known == LAST:
             yield from life.finish()
