@@ -72,8 +72,8 @@ def undisturbed(tmp_path_factory, slurm, shapes) -> Path:
         command = ['tools/sbatch_train.sh', DEMO, f'{folder}/{task}']
         command = ' '.join([*command, *options(shapes, seed=task)])
         output = f'--output={folder}/%a.txt'
-        array = ['--wait', '--array=0-1', '--nodelist=127.0.0.1', output]
-        slurm(*SBATCH, *array, '--wrap', command)
+        array = ['--array=0-1', '--nodelist=127.0.0.1', output]
+        await_end(slurm, slurm(*SBATCH, *array, '--wrap', command))
 
     return once_per_run(tmp_path_factory, 'undisturbed', train)
 
@@ -85,6 +85,11 @@ def start_again(slurm, job) -> None:
     """
     wait_until(lambda: slurm.state(job) == 'PENDING')
     slurm('scontrol', 'update', f'JobId={job}', 'StartTime=now+2')
+
+
+def await_end(slurm, job) -> None:
+    """Wait for a job; `sbatch --wait` looks every 32 seconds only."""
+    wait_until(lambda: job not in slurm('squeue', '--format=%A %F').split())
 
 
 def await_iterations(output: Path, count: int) -> None:
@@ -182,11 +187,12 @@ def test_cancelled(slurm, shapes, tmp_path):
 def test_bad_input(slurm, shapes, tmp_path):
     """The job is not requeued: no process hides the code of another."""
     output = tmp_path / 'output'
-    slurm(
-        *(*SBATCH, '--wait', f'--output={output}', '--wrap'),
+    job = slurm(
+        *(*SBATCH, f'--output={output}', '--wrap'),
         f'tools/sbatch_train.sh {DEMO} {tmp_path} --data-root none; '
         'echo code $?',
     )
+    await_end(slurm, job)
     log = output.read_text()
     assert 'train.py: error: none: no such folder' in log
     assert 'code 2' in log
