@@ -80,6 +80,17 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
+    except RuntimeError as error:
+        lost = type(error).__name__ == 'DistBackendError'
+        if not lost and '/gloo/' not in str(error):
+            raise
+        # What ended the other one is said elsewhere: by it, or its launcher.
+        reason = str(error).rpartition('] ')[2].partition('. ')[0]
+        rank = os.environ.get('RANK', '0')
+        sys.exit(
+            f'{Path(sys.argv[0]).name}: process {rank}: another process has '
+            f'ended or cannot be reached ({reason}).'
+        )
     except (InputError, ModuleNotFoundError, OSError) as error:
         message = _message(error)
         if message is None:

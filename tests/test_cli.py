@@ -132,3 +132,19 @@ def test_completion(shell, tmp_path):
     assert offered('mmdet-attn', 'tr') == ['train']
     assert offered('mmdet-attn', 'train', '--am') == ['--amp']
     assert 'slurm' in offered('mmdet-attn', 'train', 'x', '--launcher', '')
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        '[/p/gloo/tcp/pair.cc:5] Connection closed by peer [::1]:1. This is',
+        '[/p/gloo/tcp/buffer.cc:7] Timed out waiting 1ms for recv operation',
+    ],
+)
+def test_lost_process_is_one_line(message):
+    with pytest.raises(SystemExit, match='process 0: another process') as stop:
+        with user_errors():
+            raise RuntimeError(message)
+    assert '[/p' not in str(stop.value)
+    with pytest.raises(RuntimeError, match='of ours'), user_errors():
+        raise RuntimeError('of ours')

@@ -50,7 +50,7 @@ class Life:
         found = self.tries[-1]
         if not job.gone(GONE):
             found.fail('hung', f'running after {GONE} s: {job.output}')
-        if reached <= LAST - LENGTH and max(job.iterations, default=0) == LAST:
+        if reached < LAST - LENGTH and LAST in job.iterations:
             found.fail('hung', f'trained on to its end, from {reached}')
         # Once the next epoch runs, the checkpoint of the last is complete.
         before = max(self.known, (reached - 1) // LENGTH * LENGTH)
