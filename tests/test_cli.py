@@ -142,9 +142,9 @@ def test_completion(shell, tmp_path):
     ],
 )
 def test_lost_process_is_one_line(message):
-    with pytest.raises(SystemExit, match='process 0: another process') as stop:
-        with user_errors():
-            raise RuntimeError(message)
+    said = 'process 0: another process'
+    with pytest.raises(SystemExit, match=said) as stop, user_errors():
+        raise RuntimeError(message)
     assert '[/p' not in str(stop.value)
     with pytest.raises(RuntimeError, match='of ours'), user_errors():
         raise RuntimeError('of ours')
