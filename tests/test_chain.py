@@ -67,7 +67,11 @@ model = dict(backbone=dict(init_cfg=dict(_delete_=True,
     type='mmdet_attn.AttentionPretrained', checkpoint='{published}')))
 """
     )
-    options = quick_options(trained.data, tmp_path / 'work')
+    options = [
+        option
+        for option in quick_options(trained.data, tmp_path / 'work')
+        if not str(option).startswith('model.test_cfg.rcnn')
+    ]
     output = run_tool('tools/train.py', config, *options)
     for stage, count in enumerate((3, 4, 6, 3), 1):
         assert f'layer{stage}.*.eca   {count}  loaded' in output

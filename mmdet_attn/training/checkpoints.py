@@ -176,6 +176,8 @@ class CheckpointHook(hooks.CheckpointHook):
             self.file_backend.remove_outdated()
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        if not self.save_best:
+            return
         runner.call_hook('before_saving')
         super()._save_best_checkpoint(runner, metrics)
         if isinstance(self.file_backend, SafeLocalBackend):
