@@ -249,6 +249,9 @@ def test_variables_of_a_step(monkeypatch):
     found = [os.environ[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')]
     assert found == ['3', '1', '4']
     assert os.environ['MASTER_ADDR'] == 'gpu03'
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    use_step()
+    assert os.environ['LOCAL_RANK'] == '0'
 
     # What the user has set stays; another step has another port.
     ports = {os.environ.pop('MASTER_PORT')}

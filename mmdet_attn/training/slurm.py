@@ -5,6 +5,8 @@ import os
 import re
 import signal
 
+import torch
+
 from mmdet_attn.errors import InputError
 
 # Of signals that came before the training could save.
@@ -40,7 +42,10 @@ def use_step() -> None:
             'PARTITION JOB_NAME CONFIG WORK_DIR.'
         )
     given['RANK'] = given['SLURM_PROCID']
-    given['LOCAL_RANK'] = given['SLURM_LOCALID']
+    # Slurm may show each process its own GPU only, as number 0.
+    gpus = torch.cuda.device_count()
+    local = int(given['SLURM_LOCALID'])
+    given['LOCAL_RANK'] = str(local % gpus if gpus else local)
     given['WORLD_SIZE'] = given['SLURM_STEP_NUM_TASKS']
     address = first_node(given['SLURM_STEP_NODELIST'])
     if given['SLURM_STEP_NUM_NODES'] == '1':
