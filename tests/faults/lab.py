@@ -1,11 +1,9 @@
 """A small training with all that the scenarios need, made once."""
 
 import hashlib
-import json
 import random
 import shutil
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -207,7 +205,3 @@ def refused(found: Try, ended, *names, codes=(2,)) -> Try:
         if not any(str(name) in '\n'.join(errors) for name in names):
             found.fail('unnamed', f'wanted {names[0]}: {ended.output[-300:]}')
     return found
-
-
-def dump(tries: Iterator[Try] | list[Try]) -> str:
-    return json.dumps([vars(found) for found in tries], indent=2)
