@@ -136,6 +136,21 @@ def test_scripts_show_one_line(tmp_path):
     assert 'no python with torch in PATH' in error.stderr
 
 
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_script_ends_by_an_early_interrupt(script, tmp_path):
+    """Also by one that only bash gets, while it waits for python."""
+    python = tmp_path / 'python'
+    python.write_text(f'#!/bin/sh\ntouch {tmp_path}/started\nsleep 1\n')
+    python.chmod(0o755)
+    with subprocess.Popen(
+        [ROOT / 'tools' / script, 'config', '1', '1'],
+        env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    ) as process:
+        assert until((tmp_path / 'started').exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
 def test_interface_of_an_address():
     assert interface_to('127.0.0.1') == 'lo'
     assert interface_to('host.invalid') is None

@@ -7,6 +7,8 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2
     exit 2
 fi
+# bash would go on after a SIGINT that python does not get.
+trap 'exit 130' INT
 HAS_TORCH='import sys, importlib.util as u; sys.exit(not u.find_spec("torch"))'
 if ! python -c "$HAS_TORCH" 2>/dev/null; then
     echo "$0: error: there is no python with torch in PATH: activate the" \
