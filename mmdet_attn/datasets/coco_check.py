@@ -31,7 +31,7 @@ FIELDS = (
 
 
 class CocoFile(NamedTuple):
-    """What a COCO file has, and what it is not good for.
+    """The contents of a COCO file, and its doubtful records.
 
     Attributes:
         names: The class names, in the order of the file.
@@ -166,7 +166,7 @@ def _load(file: Path, masks: bool) -> Any:
 
 
 def _mask(mask: Any) -> Any:
-    """What is wrong with a mask, or run lengths for a look at their size."""
+    """The run lengths of a mask; of another one, whether it is bad."""
     if not mask:
         return 'none'
     if isinstance(mask, dict):
