@@ -7,6 +7,7 @@ import io
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ QUICK = [
 ]
 
 torch.set_num_threads(1)
+# A shell lets what it runs in the background ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def need_shared(name: str) -> Path:

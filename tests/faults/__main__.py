@@ -54,6 +54,8 @@ def main() -> int:
     parser.add_argument('--out', help='write every try to this JSON file')
     parser.add_argument('--keep', help='a new folder that stays afterwards')
     args = parser.parse_args()
+    # A shell lets what it runs in the background ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that folders are unmounted and processes end after a Ctrl-C, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
