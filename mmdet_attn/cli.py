@@ -173,7 +173,8 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         check_options(cfg, options)
     with config_errors(cfg):
         cfg.merge_from_dict(options)
-    check_parts(cfg, ('train', 'val') if 'train' in splits else ('test',))
+    parts = ('train', 'val') if 'train' in splits else ('test',)
+    check_parts(cfg, parts)
     if args.data_root:
         from mmdet_attn.datasets.coco_folder import use_data_root
 
@@ -188,7 +189,6 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
         cfg.work_dir = str(Path('work_dirs', config.stem))
     from mmdet_attn.datasets.contents import check_contents
 
-    parts = ('train', 'val') if 'train' in splits else ('test',)
     check_contents(cfg, parts, args.skip_bad_images)
     prepare_launch(cfg, launcher, args.timeout)
     return cfg

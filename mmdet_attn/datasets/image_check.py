@@ -19,7 +19,7 @@ def bad_images(
     loader: dict[str, Any],
     scales: Sequence[tuple[int, int]] = (),
 ) -> dict[int, str]:
-    """What is wrong with which images.
+    """Find images that cannot be used, and why.
 
     An image whose header has the recorded size, and whose file has an end, is
     good. Any other is decoded as by the data loader.
@@ -94,7 +94,7 @@ def why_unreadable(
 
 
 def _vanishes(size: tuple, scales: Sequence[tuple[int, int]]) -> str:
-    """Whether a side has less than a pixel after fitting into a scale."""
+    """The reason if a side has less than a pixel in one of the scales."""
     long, short = max(size), min(size)
     for scale in scales:
         factor = min(max(scale) / long, min(scale) / short)
