@@ -342,6 +342,9 @@ def test_bad_channels(name, value):
         ('ECA', dict(kernel_size=0), 'kernel_size must be a positive'),
         ('ECA', dict(kernel_size=3.0), 'integer, got 3.0'),
         ('ECA', dict(gamma=0), 'gamma must be positive, got 0'),
+        ('ECA', dict(gamma=float('inf')), 'gamma must be finite, got inf'),
+        ('ECA', dict(b=float('nan')), 'ECA: b must be finite, got nan'),
+        ('ECA', dict(gamma=5e-324), 'is at most 65 with b=1, got 5e-324'),
         ('ECANS', dict(kernel_size=2), 'kernel_size must be odd, got 2'),
         ('SE', dict(reduction=0), 'reduction must be a positive .* 0'),
         ('SEGC1', dict(in_channels=24), 'a multiple of 16, got 24'),
@@ -355,6 +358,16 @@ def test_bad_channels(name, value):
         ('CBAM', dict(norm_cfg=dict(type='LN')), "SyncBN, GN, got 'LN'"),
         ('CBAM', dict(norm_cfg=GN | dict(num_groups=2)), 'its 1 channels: '),
         ('GAM', dict(norm_cfg=dict(type='BN', foo=1)), "'foo'"),
+        *(
+            ('CBAM', dict(norm_cfg=cfg), f'CBAM: norm_cfg .*{message}')
+            for cfg, message in (
+                (GN | dict(num_groups=True), 'num_groups is True'),
+                (GN | dict(num_groups=0), 'num_groups is 0'),
+                (dict(type='BN', eps=float('nan')), 'nan is negative or not'),
+                (dict(type='BN', momentum=-1), '-1 is negative or not'),
+                (dict(type='BN', requires_grad=0), 'must be bool'),
+            )
+        ),
         ('BAM', dict(fusion='max'), "'mul', 'add', got 'max'"),
         ('BAM', dict(dilation=0), 'dilation must be a positive'),
         ('SCSE', dict(fusion='mul'), "'max', 'add', got 'mul'"),
@@ -379,6 +392,7 @@ def test_bad_channels(name, value):
         ('FCA', dict(frequencies='top3'), "'low16', .* got 'top3'"),
         ('FCA', dict(frequencies=[(0, 7)]), 'pairs of integers'),
         ('SimAM', dict(lambda_=0), 'lambda_ must be positive, got 0'),
+        ('SimAM', dict(lambda_=float('inf')), 'lambda_ must be finite'),
         ('TripletAttention', dict(kernel_size=2), 'must be odd, got 2'),
         ('PSAConv2d', dict(out_channels=30), 'groups must be 4 divisors'),
         ('PSAConv2d', dict(out_channels=0), 'out_channels .* got 0'),

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -108,6 +109,12 @@ class Attention(ShowArguments, BaseModule):
     def _odd(cls, name: str, value: int) -> int:
         """The value, if it is a positive odd integer."""
         cls._check(cls._positive(name, value) % 2 == 1, name, 'odd', value)
+        return value
+
+    @classmethod
+    def _finite(cls, name: str, value: float) -> float:
+        """The value, if it is neither NaN nor infinite."""
+        cls._check(math.isfinite(value), name, 'finite', value)
         return value
 
     @classmethod
