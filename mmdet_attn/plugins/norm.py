@@ -63,12 +63,12 @@ def build_norm(
         groups = cfg.get('num_groups', 1)
         if type(groups) is not int or groups < 1:
             raise ValueError(f'num_groups is {groups!r}')
-        norm = NORMS[kind](**{name: channels}, **cfg)
-        norm.requires_grad_(requires_grad)
         # A momentum may be None, for torch's cumulative average.
-        for number in (norm.eps, getattr(norm, 'momentum', None) or 0):
+        for number in (cfg.get('eps', 0), cfg.get('momentum') or 0):
             if not 0 <= number < math.inf:
                 raise ValueError(f'{number} is negative or not finite')
+        norm = NORMS[kind](**{name: channels}, **cfg)
+        norm.requires_grad_(requires_grad)
     except (TypeError, ValueError) as error:
         raise InputError(
             f'{owner}: norm_cfg {dict(norm_cfg)} does not fit its '
