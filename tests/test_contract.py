@@ -67,7 +67,7 @@ def test_builds_as_a_plugin(name, scope):
     if scope:
         where = DefaultScope.overwrite_default_scope(scope)
     with where:
-        key, layer = build_plugin_layer(cfg, in_channels=32, postfix='_x')
+        key, layer = build_plugin_layer(cfg, in_channels=128, postfix='_x')
     assert key == MODULES[name]._abbr_ + '_x'
     assert type(layer) is MODULES[name]
 
@@ -249,6 +249,8 @@ def test_gate_multiplies(name):
     y = x * gate
     if name == 'GSoP-position':
         y = y.relu()
+    if name == 'ShuffleAttention':
+        y = y[:, [c // 2 + 16 * (c % 2) for c in range(32)]]
     torch.testing.assert_close(module(x), torch.lerp(x, y, alpha))
 
 
@@ -394,6 +396,24 @@ def test_bad_channels(name, value):
         ('SimAM', dict(lambda_=0), 'lambda_ must be positive, got 0'),
         ('SimAM', dict(lambda_=float('inf')), 'lambda_ must be finite'),
         ('TripletAttention', dict(kernel_size=2), 'must be odd, got 2'),
+        ('SGE', dict(groups=5), 'a divisor of 32 channels, got 5'),
+        ('SGE', {}, 'a divisor of 32 channels, got 64'),
+        ('SGE', dict(groups=0), 'groups must be a positive integer, got 0'),
+        ('ShuffleAttention', {}, '2 x groups divides 32 channels, got 64'),
+        *(
+            ('ShuffleAttention', dict(in_channels=c), f'divides {c} channels')
+            for c in (64, 192, 320)
+        ),
+        ('ShuffleAttention', dict(groups=32), 'divides 32 channels, got 32'),
+        ('SKConv2d', dict(groups=3), '32 input and 64 output .* got 3'),
+        ('SKConv2d', dict(out_channels=48), '48 output channels, got 32'),
+        ('SKConv2d', dict(out_channels=0), 'out_channels .* got 0'),
+        ('SKConv2d', dict(kernel_size=5), 'kernel_size must be 3, got 5'),
+        ('SKConv2d', dict(dilation=2), 'dilation must be 1, got 2'),
+        ('SKConv2d', dict(padding=2), 'padding must be 1, got 2'),
+        ('SKConv2d', dict(bias=True), 'bias must be False, got True'),
+        ('SKConv2d', dict(min_channels=0), 'min_channels .* got 0'),
+        ('SKConv2d', dict(norm_cfg=dict(type='LN')), "GN, got 'LN'"),
         ('PSAConv2d', dict(out_channels=30), 'groups must be 4 divisors'),
         ('PSAConv2d', dict(out_channels=0), 'out_channels .* got 0'),
         ('PSAConv2d', dict(dilation=2), 'dilation must be 1, got 2'),
@@ -402,7 +422,7 @@ def test_bad_channels(name, value):
 )
 def test_bad_arguments(name, cfg, message):
     cfg = dict(type=f'mmdet_attn.{name}', in_channels=32) | cfg
-    if name == 'PSAConv2d':
+    if name in ('PSAConv2d', 'SKConv2d'):
         cfg = dict(out_channels=64) | cfg
     with pytest.raises(ValueError, match=message):
         MODELS.build(cfg)
@@ -425,6 +445,8 @@ def test_global_gather_excite_names_the_sizes():
         ('SEVar2(64, identity_init=True)', 'SEVar2(64, True)'),
         ('CBAM(64, norm_cfg=None)', None),
         ('PSAConv2d(64, out_channels=64, stride=2)', None),
+        ('SKConv2d(64, out_channels=64, stride=2)', None),
+        ('SGE(64, groups=8)', None),
         (
             'SimAMConv2d(3, 64, 3, lambda_=0.1, padding=1)',
             'SimAMConv2d(3, 64, 3, padding=1, lambda_=0.1)',

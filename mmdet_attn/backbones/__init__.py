@@ -2,5 +2,6 @@
 
 from mmdet_attn.backbones.mobilenet_v2 import AttentionMobileNetV2
 from mmdet_attn.backbones.resnet import AttentionResNet
+from mmdet_attn.backbones.sknet import SKNet
 
-__all__ = ['AttentionMobileNetV2', 'AttentionResNet']
+__all__ = ['AttentionMobileNetV2', 'AttentionResNet', 'SKNet']
