@@ -160,6 +160,10 @@ def test_attention_is_in_its_place(name):
         if attention in AFTER_BLOCK or narrow:
             position = 'after_conv2' if narrow else 'after_block'
             assert block.inserted == {position: [key]}
+        elif attention == 'ese':
+            assert block.after_conv2_plugin_names == [key]
+            assert block.ese.in_channels == block.conv2.out_channels
+            continue
         else:
             assert block.after_conv3_plugin_names == [key]
         plugin = getattr(block, key)

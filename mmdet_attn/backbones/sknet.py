@@ -14,8 +14,8 @@ class SKNet(ResNeXt):
     """ResNeXt 32x4d with selective kernels, without a norm behind them.
 
     With depth 50 it is the authors' SKNet-50. An `mmdet_attn.SKConv2d` is in
-    the place of every 3x3 convolution and of its batch norm. Input is `(N, 3, H, W)`, output are the
-    maps of the chosen stages.
+    the place of every 3x3 convolution and of its batch norm. Input is
+    `(N, 3, H, W)`, output are the maps of the chosen stages.
 
     Args:
         groups: The groups of the convolutions.

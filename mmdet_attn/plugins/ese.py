@@ -43,8 +43,10 @@ class ESE(Gate):
         were not collected. Not measured here.
 
     Source:
-        Follows the authors' code (youngwanLEE/CenterMask). The weights start
-        as in their vovnet-detectron2, the biases as torch starts them.
+        Follows the authors' code (youngwanLEE/CenterMask), which ignores its
+        argument `reduction`. The weights start as in their
+        vovnet-detectron2, the biases as torch starts them.
+        timm's `EffectiveSEModule` computes the same.
     """
 
     _abbr_ = 'ese'

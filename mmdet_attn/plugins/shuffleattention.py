@@ -14,23 +14,23 @@ from mmdet_attn.plugins.pooling import mean
 
 @MODELS.register_module()
 class ShuffleAttention(Gate):
-    r"""Shuffle attention: shuffle([a σ(w mean a + b), b σ(w IN(b) + b)]).
+    r"""Shuffle attention: shuffle([u σ(w mean u + b), v σ(w IN(v) + b)]).
 
     $$
-    y = \mathrm{shuffle}([a', b']), \quad
-    a' = a \cdot \sigma(w_c\,\mathrm{GAP}(a) + b_c), \quad
-    b' = b \cdot \sigma(w_s\,\mathrm{IN}(b) + b_s)
+    y = \mathrm{shuffle}([u', v']), \quad
+    u' = u \cdot \sigma(w_c\,\mathrm{GAP}(u) + b_c), \quad
+    v' = v \cdot \sigma(w_s\,\mathrm{IN}(v) + b_s)
     $$
 
     The $C$ channels come in $G$ groups of neighbours. Each group is cut into
-    halves $a$ and $b$ of $k = C / 2G$ channels. $\mathrm{GAP}$ is the mean
+    halves $u$ and $v$ of $k = C / 2G$ channels. $\mathrm{GAP}$ is the mean
     over height and width, $\mathrm{IN}$ the instance norm with a scale and a
     shift. All parameters have $k$ elements and are shared by the groups. The
     shuffle is over all channels: output $2i$ is channel $i$, output $2i + 1$
     is channel $C / 2 + i$. Input, output and gate are `(N, C, H, W)`.
 
     With `identity_init` the blend is between the input and the shuffled
-    output, because a shuffle is no product: $y = x + \alpha (y' - x)$.
+    output, because a shuffle is no product: $x + \alpha (y - x)$.
 
     Args:
         in_channels: The number of channels $C$.
@@ -89,12 +89,12 @@ class ShuffleAttention(Gate):
         """From `(N, C, H, W)` to `(N, C, H, W)`, in the order of `x`."""
         k = self.gn.num_groups
         # The groups become a batch, which shares the parameters.
-        a, b = x.reshape(-1, 2 * k, *x.shape[2:]).chunk(2, 1)
-        a = (self.cweight * mean(a, 2, 3, keep=True) + self.cbias).sigmoid()
+        u, v = x.reshape(-1, 2 * k, *x.shape[2:]).chunk(2, 1)
+        u = (self.cweight * mean(u, 2, 3, keep=True) + self.cbias).sigmoid()
         # The layer itself refuses a map of one pixel.
-        b = torch.group_norm(b, k, self.gn.weight, self.gn.bias, self.gn.eps)
-        b = (self.sweight * b + self.sbias).sigmoid()
-        return torch.cat([a.expand_as(b), b], 1).reshape(x.shape)
+        v = torch.group_norm(v, k, self.gn.weight, self.gn.bias, self.gn.eps)
+        v = (self.sweight * v + self.sbias).sigmoid()
+        return torch.cat([u.expand_as(v), v], 1).reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to a map of the same shape."""
