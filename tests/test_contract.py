@@ -124,6 +124,42 @@ def test_batch_norm_of_one_value(name):
     assert group_norm(torch.randn(1, 32, 2, 2)).isfinite().all()
 
 
+def test_selective_kernel_on_one_value():
+    """Its hidden channels have one each, whatever the size of the map."""
+    x = torch.randn(1, 32, 9, 8)
+    with pytest.raises(InputError, match=r'BN: .* \(1, 32, 1, 1\): use a'):
+        mmdet_attn.SKConv2d(32, 64)(x)
+    assert mmdet_attn.SKConv2d(32, 64).eval()(x).isfinite().all()
+    module = mmdet_attn.SKConv2d(32, 64, norm_cfg=GN)
+    assert not has_batch_norm(module)
+    assert module(x).isfinite().all()
+    assert mmdet_attn.SKConv2d(32, 64, norm_cfg=None)(x).isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_selective_kernel_in_half_precision(dtype):
+    module = mmdet_attn.SKConv2d(32, 64)
+    x = torch.randn(2, 32, 16, 17) * 100
+    with torch.autocast('cpu', dtype):
+        assert module(x).isfinite().all()
+
+
+def test_selective_kernel_starts_as_the_authors():
+    """Also after the Kaiming pass of a host, which knows no `fc`."""
+    torch.manual_seed(0)
+    module = mmdet_attn.SKConv2d(256, 256, norm_cfg=dict(type='BN'))
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 7)
+    module.init_weights()
+    for conv in module.convs:  # 8 input channels in a group
+        assert abs(conv.weight.std() / (2 / 72) ** 0.5 - 1) < 0.02
+    for fc in (module.fc1, module.fc2):
+        assert abs(fc.weight.std() / 0.01 - 1) < 0.05
+    for norm in (*module.norms, module.norm):
+        assert (norm.weight == 1).all()
+        assert (norm.bias == 0).all()
+
+
 @every
 def test_every_norm_can_be_changed(name):
     if not has_batch_norm(build(name)):
