@@ -26,6 +26,7 @@ _LAZY = {
     'LegacyRoIAlign': 'mmdet_attn.mmdet1',
     'LegacyRoIExtractor': 'mmdet_attn.mmdet1',
     'LegacyRoIHead': 'mmdet_attn.mmdet1',
+    'SKNet': 'mmdet_attn.backbones',
 }
 
 

@@ -167,6 +167,47 @@ def psa(name, planes):
     return keys | layer(f'{name}.se.fc2', width, width // 16, 1, 1)
 
 
+def sge(place, *_):
+    keys = (f'{place}.sge.{name}' for name in ('weight', 'bias'))
+    return dict.fromkeys(keys, (1, 64, 1, 1))
+
+
+def sa(place, c, *_):
+    names = ('cweight', 'cbias', 'sweight', 'sbias')
+    keys = {f'{place}.sa.{name}': (1, c // 128, 1, 1) for name in names}
+    return keys | layer(f'{place}.sa.gn', c // 128)
+
+
+def conv_bn(name, *shape):
+    return {f'{name}.conv.weight': shape} | norm(f'{name}.bn', shape[0])
+
+
+def skresnext():
+    """timm's skresnext50_32x4d."""
+    keys = {'conv1.weight': (64, 3, 7, 7)} | norm('bn1', 64)
+    channels = 64
+    for stage, count in enumerate(COUNTS[50], 1):
+        c, d = 64 * 2**stage, 64 if stage == 4 else 32
+        for block in range(count):
+            place = f'layer{stage}.{block}'
+            keys |= conv_bn(f'{place}.conv1', c, channels, 1, 1)
+            for path in (0, 1):
+                keys |= conv_bn(
+                    f'{place}.conv2.paths.{path}', c, c // 32, 3, 3
+                )
+            attn = f'{place}.conv2.attn'
+            keys[f'{attn}.fc_reduce.weight'] = (d, c, 1, 1)
+            keys |= norm(f'{attn}.bn', d)
+            keys[f'{attn}.fc_select.weight'] = (2 * c, d, 1, 1)
+            keys |= conv_bn(f'{place}.conv3', 2 * c, c, 1, 1)
+            if block == 0:
+                shape = (2 * c, channels, 1, 1)
+                keys[f'{place}.downsample.0.weight'] = shape
+                keys |= norm(f'{place}.downsample.1', 2 * c)
+            channels = 2 * c
+    return keys | layer('fc', 1000, channels)
+
+
 def squeeze(first, second, divide):
     """SE as 1x1 convolutions with biases."""
 

@@ -35,7 +35,14 @@ VARIANTS = {
     ),
     'GAM-groups': dict(type='GAM', reduction=4, groups=2, shuffle=True),
 }
-FORMS = {name: dict(type=name) for name in MODULES} | VARIANTS
+# Whose default needs more than the 32 channels of `build`.
+NARROW = {
+    'SGE': dict(groups=8),
+    'ShuffleAttention': dict(groups=8),
+}
+FORMS = {
+    name: dict(type=name, **NARROW.get(name, {})) for name in MODULES
+} | VARIANTS
 
 
 def takes_alpha(name):

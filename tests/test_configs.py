@@ -152,7 +152,7 @@ def test_attention_is_in_its_place(name):
     assert len([m for m in ours if type(m) is cls]) == len(found)
     for stage, index in found:
         block = getattr(backbone, f'layer{stage}')[index]
-        if attention in ('simam', 'psaconv2d'):
+        if attention in ('simam', 'psaconv2d', 'skconv2d'):
             assert type(block.conv2) is cls
             continue
         key = cls._abbr_
@@ -160,6 +160,10 @@ def test_attention_is_in_its_place(name):
         if attention in AFTER_BLOCK or narrow:
             position = 'after_conv2' if narrow else 'after_block'
             assert block.inserted == {position: [key]}
+        elif attention == 'ese':
+            assert block.after_conv2_plugin_names == [key]
+            assert block.ese.in_channels == block.conv2.out_channels
+            continue
         else:
             assert block.after_conv3_plugin_names == [key]
         plugin = getattr(block, key)
@@ -329,7 +333,7 @@ def stock(backbone):
 
 @pytest.mark.parametrize(
     'name',
-    [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
+    [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d', 'skconv2d')]
     + ['retinanet_mobilenetv2_eca'],
 )
 def test_identity_start_changes_no_bit(name):

@@ -67,7 +67,7 @@ def test_builds_as_a_plugin(name, scope):
     if scope:
         where = DefaultScope.overwrite_default_scope(scope)
     with where:
-        key, layer = build_plugin_layer(cfg, in_channels=32, postfix='_x')
+        key, layer = build_plugin_layer(cfg, in_channels=128, postfix='_x')
     assert key == MODULES[name]._abbr_ + '_x'
     assert type(layer) is MODULES[name]
 
@@ -122,6 +122,42 @@ def test_batch_norm_of_one_value(name):
     assert build(name)(torch.cat([x, x])).isfinite().all()
     group_norm = build(name, norm_cfg=GN)
     assert group_norm(torch.randn(1, 32, 2, 2)).isfinite().all()
+
+
+def test_selective_kernel_on_one_value():
+    """Its hidden channels have one each, whatever the size of the map."""
+    x = torch.randn(1, 32, 9, 8)
+    with pytest.raises(InputError, match=r'BN: .* \(1, 32, 1, 1\): use a'):
+        mmdet_attn.SKConv2d(32, 64)(x)
+    assert mmdet_attn.SKConv2d(32, 64).eval()(x).isfinite().all()
+    module = mmdet_attn.SKConv2d(32, 64, norm_cfg=GN)
+    assert not has_batch_norm(module)
+    assert module(x).isfinite().all()
+    assert mmdet_attn.SKConv2d(32, 64, norm_cfg=None)(x).isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_selective_kernel_in_half_precision(dtype):
+    module = mmdet_attn.SKConv2d(32, 64)
+    x = torch.randn(2, 32, 16, 17) * 100
+    with torch.autocast('cpu', dtype):
+        assert module(x).isfinite().all()
+
+
+def test_selective_kernel_starts_as_the_authors():
+    """Also after the Kaiming pass of a host, which knows no `fc`."""
+    torch.manual_seed(0)
+    module = mmdet_attn.SKConv2d(256, 256, norm_cfg=dict(type='BN'))
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 7)
+    module.init_weights()
+    for conv in module.convs:  # 8 input channels in a group
+        assert abs(conv.weight.std() / (2 / 72) ** 0.5 - 1) < 0.02
+    for fc in (module.fc1, module.fc2):
+        assert abs(fc.weight.std() / 0.01 - 1) < 0.05
+    for norm in (*module.norms, module.norm):
+        assert (norm.weight == 1).all()
+        assert (norm.bias == 0).all()
 
 
 @every
@@ -249,6 +285,8 @@ def test_gate_multiplies(name):
     y = x * gate
     if name == 'GSoP-position':
         y = y.relu()
+    if name == 'ShuffleAttention':
+        y = y[:, [c // 2 + 16 * (c % 2) for c in range(32)]]
     torch.testing.assert_close(module(x), torch.lerp(x, y, alpha))
 
 
@@ -342,6 +380,9 @@ def test_bad_channels(name, value):
         ('ECA', dict(kernel_size=0), 'kernel_size must be a positive'),
         ('ECA', dict(kernel_size=3.0), 'integer, got 3.0'),
         ('ECA', dict(gamma=0), 'gamma must be positive, got 0'),
+        ('ECA', dict(gamma=float('inf')), 'gamma must be finite, got inf'),
+        ('ECA', dict(b=float('nan')), 'ECA: b must be finite, got nan'),
+        ('ECA', dict(gamma=5e-324), 'is at most 65 with b=1, got 5e-324'),
         ('ECANS', dict(kernel_size=2), 'kernel_size must be odd, got 2'),
         ('SE', dict(reduction=0), 'reduction must be a positive .* 0'),
         ('SEGC1', dict(in_channels=24), 'a multiple of 16, got 24'),
@@ -355,6 +396,16 @@ def test_bad_channels(name, value):
         ('CBAM', dict(norm_cfg=dict(type='LN')), "SyncBN, GN, got 'LN'"),
         ('CBAM', dict(norm_cfg=GN | dict(num_groups=2)), 'its 1 channels: '),
         ('GAM', dict(norm_cfg=dict(type='BN', foo=1)), "'foo'"),
+        *(
+            ('CBAM', dict(norm_cfg=cfg), f'CBAM: norm_cfg .*{message}')
+            for cfg, message in (
+                (GN | dict(num_groups=True), 'num_groups is True'),
+                (GN | dict(num_groups=0), 'num_groups is 0'),
+                (dict(type='BN', eps=float('nan')), 'nan is negative or not'),
+                (dict(type='BN', momentum=-1), '-1 is negative or not'),
+                (dict(type='BN', requires_grad=0), 'must be bool'),
+            )
+        ),
         ('BAM', dict(fusion='max'), "'mul', 'add', got 'max'"),
         ('BAM', dict(dilation=0), 'dilation must be a positive'),
         ('SCSE', dict(fusion='mul'), "'max', 'add', got 'mul'"),
@@ -379,7 +430,26 @@ def test_bad_channels(name, value):
         ('FCA', dict(frequencies='top3'), "'low16', .* got 'top3'"),
         ('FCA', dict(frequencies=[(0, 7)]), 'pairs of integers'),
         ('SimAM', dict(lambda_=0), 'lambda_ must be positive, got 0'),
+        ('SimAM', dict(lambda_=float('inf')), 'lambda_ must be finite'),
         ('TripletAttention', dict(kernel_size=2), 'must be odd, got 2'),
+        ('SGE', dict(groups=5), 'a divisor of 32 channels, got 5'),
+        ('SGE', {}, 'a divisor of 32 channels, got 64'),
+        ('SGE', dict(groups=0), 'groups must be a positive integer, got 0'),
+        ('ShuffleAttention', {}, '2 x groups divides 32 channels, got 64'),
+        *(
+            ('ShuffleAttention', dict(in_channels=c), f'divides {c} channels')
+            for c in (64, 192, 320)
+        ),
+        ('ShuffleAttention', dict(groups=32), 'divides 32 channels, got 32'),
+        ('SKConv2d', dict(groups=3), '32 input and 64 output .* got 3'),
+        ('SKConv2d', dict(out_channels=48), '48 output channels, got 32'),
+        ('SKConv2d', dict(out_channels=0), 'out_channels .* got 0'),
+        ('SKConv2d', dict(kernel_size=5), 'kernel_size must be 3, got 5'),
+        ('SKConv2d', dict(dilation=2), 'dilation must be 1, got 2'),
+        ('SKConv2d', dict(padding=2), 'padding must be 1, got 2'),
+        ('SKConv2d', dict(bias=True), 'bias must be False, got True'),
+        ('SKConv2d', dict(min_channels=0), 'min_channels .* got 0'),
+        ('SKConv2d', dict(norm_cfg=dict(type='LN')), "GN, got 'LN'"),
         ('PSAConv2d', dict(out_channels=30), 'groups must be 4 divisors'),
         ('PSAConv2d', dict(out_channels=0), 'out_channels .* got 0'),
         ('PSAConv2d', dict(dilation=2), 'dilation must be 1, got 2'),
@@ -388,7 +458,7 @@ def test_bad_channels(name, value):
 )
 def test_bad_arguments(name, cfg, message):
     cfg = dict(type=f'mmdet_attn.{name}', in_channels=32) | cfg
-    if name == 'PSAConv2d':
+    if name in ('PSAConv2d', 'SKConv2d'):
         cfg = dict(out_channels=64) | cfg
     with pytest.raises(ValueError, match=message):
         MODELS.build(cfg)
@@ -411,6 +481,8 @@ def test_global_gather_excite_names_the_sizes():
         ('SEVar2(64, identity_init=True)', 'SEVar2(64, True)'),
         ('CBAM(64, norm_cfg=None)', None),
         ('PSAConv2d(64, out_channels=64, stride=2)', None),
+        ('SKConv2d(64, out_channels=64, stride=2)', None),
+        ('SGE(64, groups=8)', None),
         (
             'SimAMConv2d(3, 64, 3, lambda_=0.1, padding=1)',
             'SimAMConv2d(3, 64, 3, padding=1, lambda_=0.1)',

@@ -117,6 +117,15 @@ CASES = {
         layer1.0 triplet_attention.hc.conv.bn tripletattention.hc.norm
         """,
     ),
+    'sge': Case('sge', resnet(50, layouts.sge)),
+    'sanet': Case(
+        'sanet',
+        resnet(50, layouts.sa),
+        """
+        layer1.0 sa.gn shuffleattention.gn
+        layer4.2 sa shuffleattention
+        """,
+    ),
     'simam': Case(
         'simam',
         resnet(50, conv2=lambda name, c: layouts.plain3x3(f'{name}.0', c)),
@@ -175,6 +184,20 @@ CASES = {
         bn1 stem.7
         layer1.0 se.conv eca.conv
         """,
+    ),
+    'timm skresnext50_32x4d': Case(
+        'timm',
+        layouts.skresnext(),
+        """
+        layer1.0 conv1.conv conv1
+        layer2.0 conv3.bn bn3
+        layer2.3.conv2 paths.0.conv convs.0
+        layer2.3.conv2 paths.1.bn norms.1
+        layer4.2.conv2 attn.fc_reduce fc1
+        layer4.2.conv2 attn.bn norm
+        layer4.2.conv2 attn.fc_select fc2
+        """,
+        backbone=dict(type='mmdet_attn.SKNet'),
     ),
     'timm legacy_seresnet': Case(
         'timm',
@@ -314,6 +337,14 @@ def test_broken_checkpoints_are_refused(case):
         ('epsanet', '.*conv_3', 'no layer1.0.conv2.conv_3'),
         ('coordatt', r'.*conv\.6\.', 'no features.17.conv.6.conv1.weight'),
         ('timm seresnet 18', r'.*\.se\.', r'no se.*fc1\.weight'),
+        ('sge', r'.*\.sge\.', r'no sge\.weight'),
+        ('sanet', r'layer1\.0\.sa\.', r'no layer1\.0\.sa\.cweight'),
+        ('sanet', r'layer2\.0\.sa\.gn', '2 in the config, not in the'),
+        (
+            'timm skresnext50_32x4d',
+            r'.*paths\.1',
+            '80 in the config, not in the',
+        ),
     ],
 )
 def test_missing_modules_are_refused(case, lost, message):
@@ -331,6 +362,13 @@ def test_missing_modules_are_refused(case, lost, message):
             'features.12.conv.4.conv.weight',
             (1, 1, 1),
             'another ECA kernel_size: stage 5',
+        ),
+        ('sge', 'layer2.1.sge.weight', (1, 32, 1, 1), 'says 64, 32 in st'),
+        (  # as in skresnet50, which splits its input
+            'timm skresnext50_32x4d',
+            'layer1.0.conv2.paths.0.conv.weight',
+            (64, 32, 3, 3),
+            'of other shapes',
         ),
         (
             'timm ecaresnet d',

@@ -45,7 +45,7 @@ def test_tables_of_the_readmes_are_up_to_date(readme):
 
 def test_every_module_is_in_the_tables():
     named = {module.name for module in tables.modules()}
-    assert named == MODULES.keys() | {'PSAConv2d'}
+    assert named == MODULES.keys() | {'PSAConv2d', 'SKConv2d'}
 
 
 @pytest.mark.parametrize('module', tables.modules(), ids=lambda m: m.name)

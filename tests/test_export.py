@@ -7,7 +7,7 @@ from conftest import ROOT
 from modules import FORMS, build_identity, randomise
 from torch.export import Dim
 
-from mmdet_attn import PSAConv2d, SimAMConv2d
+from mmdet_attn import PSAConv2d, SimAMConv2d, SKConv2d
 
 # aten.searchsorted has no ONNX operator.
 NOT_IN_ONNX = ('NonLocal-concat',)
@@ -16,6 +16,7 @@ DYNAMIC = {'x': {0: Dim('n', min=1), 2: Dim('h', min=8), 3: Dim('w', min=8)}}
 
 CONVOLUTIONS = {
     'PSAConv2d': lambda: PSAConv2d(32, 64, stride=2, reduction=4),
+    'SKConv2d': lambda: SKConv2d(32, 64, stride=2),
     'SimAMConv2d': lambda: SimAMConv2d(32, 32, 3, padding=1),
 }
 

@@ -38,6 +38,9 @@ def test_recorded_map_is_the_one_that_multiplies(name):
     expected = x * (1 + module.alpha * (g - 1))
     if name == 'GSoP-position':  # its own ReLU, switched on by alpha
         expected = torch.lerp(x, (x * g).relu(), module.alpha)
+    if name == 'ShuffleAttention':
+        y_shuffled = (x * g)[:, [c // 2 + 16 * (c % 2) for c in range(32)]]
+        expected = torch.lerp(x, y_shuffled, module.alpha)
     torch.testing.assert_close(y, expected)
 
 

@@ -10,6 +10,7 @@ import torch
 import mmdet_attn as ma
 
 EVERY_BLOCK = {256: 3, 512: 4, 1024: 6, 2048: 3}
+NARROW_BLOCKS = {64: 3, 128: 4, 256: 6, 512: 3}
 C3_TO_C5 = {512: 4, 1024: 6, 2048: 3}
 LAST_BLOCKS = {256: 1, 512: 1, 1024: 1, 2048: 1}
 BAM_BLOCKS = {256: 1, 512: 1, 1024: 1}
@@ -81,6 +82,20 @@ FIGURES = {
     'CoordAtt': (ma.CoordAtt, EVERY_BLOCK, 1_917_832),
     'FcaNet': (ma.FCA, EVERY_BLOCK, 2_514_944),
     'SimAM': (ma.SimAM, EVERY_BLOCK, 0),
+    'SGE': (ma.SGE, EVERY_BLOCK, 2_048),
+    'Shuffle attention': (ma.ShuffleAttention, EVERY_BLOCK, 708),
+    'Shuffle attention, 32 groups': (
+        lambda c: ma.ShuffleAttention(c, 32),
+        EVERY_BLOCK,
+        1_416,
+    ),
+    'Shuffle attention, 32 groups, after conv2': (
+        lambda c: ma.ShuffleAttention(c, 32),
+        NARROW_BLOCKS,
+        354,
+    ),
+    'eSE': (ma.ESE, EVERY_BLOCK, 20_134_656),
+    'eSE after conv2': (ma.ESE, NARROW_BLOCKS, 1_261_248),
     'Triplet': (ma.TripletAttention, EVERY_BLOCK, 4_800),
 }
 
@@ -111,3 +126,28 @@ def test_resnet50_with_psa():
         )
         with torch.device('meta'):
             assert count(MODELS.build(cfg)) + classifier == figure
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'figure'),
+    [
+        (dict(type='mmdet_attn.SKNet', depth=50), 27_479_784),
+        # A plain ResNet-50 keeps the norm behind its convolution.
+        (
+            dict(
+                type='mmdet.ResNet',
+                depth=50,
+                dcn=dict(type='mmdet_attn.SKConv2d'),
+                stage_with_dcn=(True,) * 4,
+            ),
+            15_325_736,
+        ),
+    ],
+)
+def test_networks_of_selective_kernels(cfg, figure):
+    """The first as summed up from the authors' network definition."""
+    from mmdet.registry import MODELS
+
+    with torch.device('meta'):
+        found = count(MODELS.build(cfg)) + 2048 * 1000 + 1000
+    assert found == figure

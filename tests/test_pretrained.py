@@ -319,6 +319,25 @@ def test_fewer_stages_and_replaced_convolutions(tmp_path):
     )
 
 
+def test_sknet_from_a_plain_resnext(tmp_path):
+    """All but the 3x3 convolutions and the norm that it does not have."""
+    host = dict(kind='mmdet_attn.SKNet', base_channels=32)
+    donor = network('mmdet.ResNeXt', groups=32, base_channels=32)
+    state = save(tmp_path / 'x.pth', donor, extra=['fc.weight'])
+    refused(tmp_path / 'x.pth', 'no weights for 16 plugin', **host)
+    sknet = network(file=tmp_path / 'x.pth', missing='fresh', **host)
+    sknet.init_weights()
+    own = sknet.state_dict()
+    used = {key for key in state if key in own}
+    unused = {re.sub(r'layer\d\.\d\.', '', k) for k in state.keys() - used}
+    fields = ('weight', 'bias', 'running_mean', 'running_var')
+    fields += ('num_batches_tracked',)
+    bn2 = {f'bn2.{field}' for field in fields}
+    assert unused == {'fc.weight', 'conv2.weight'} | bn2
+    for key in used:
+        assert torch.equal(own[key], state[key])
+
+
 def test_belongs_into_a_backbone():
     """In the init_cfg of a whole detector it would see other names."""
     detector = nn.ModuleDict(dict(backbone=nn.Linear(1, 1)))

@@ -80,6 +80,16 @@ ARGUMENTS = {
     'CoordAtt': dict(
         reduction=reduction, min_channels=st.integers(1, 9), norm_cfg=norm_cfg
     ),
+    'SGE': dict(groups=st.sampled_from([1, 2, 8, 16])),
+    'ShuffleAttention': dict(groups=st.sampled_from([1, 2, 8])),
+    'SKConv2d': dict(
+        out_channels=st.sampled_from([16, 64]),
+        stride=st.integers(1, 2),
+        groups=st.sampled_from([1, 4, 16]),
+        reduction=st.integers(1, 4),
+        min_channels=st.integers(1, 40),
+        norm_cfg=norm_cfg,
+    ),
     'FCA': dict(
         reduction=reduction,
         dct_size=st.integers(7, 20),
@@ -97,7 +107,7 @@ ARGUMENTS = {
 
 
 def test_every_module_has_a_formula():
-    assert FORMULAS.keys() == MODULES.keys() | {'PSAConv2d'}
+    assert FORMULAS.keys() == MODULES.keys() | {'PSAConv2d', 'SKConv2d'}
 
 
 @pytest.mark.parametrize('name', FORMULAS)
@@ -135,6 +145,99 @@ def test_formula(name, data):
             # A batch is as good as its images one by one.
             alone = torch.cat([module(image) for image in x.split(1)])
             torch.testing.assert_close(y, alone)
+
+
+SK = ['convs.0.weight', 'norms.0.weight', 'norms.0.bias']
+SK += ['convs.1.weight', 'norms.1.weight', 'norms.1.bias']
+SK += ['fc1.weight', 'norm.weight', 'norm.bias', 'fc2.weight']
+SA = ['cweight', 'cbias', 'sweight', 'sbias', 'gn.weight', 'gn.bias']
+# What the authors' code gave for `checked`: a module, its parameters in their
+# order, whether it trains, the sum of y, of its squares, and three elements.
+OFFICIAL = {
+    'SGE': (
+        lambda: ma.SGE(16, 4),
+        ['weight', 'bias'],
+        False,
+        '10.253644 329.940765 0.038772 -0.669065 0.941669',
+    ),
+    'ShuffleAttention': (
+        lambda: ma.ShuffleAttention(16, 4),
+        SA,
+        False,
+        '19.688327 207.799643 -0.215923 -0.033045 0.656301',
+    ),
+    'ESE': (
+        lambda: ma.ESE(16),
+        ['fc.weight', 'fc.bias'],
+        False,
+        '-28.339311 448.769789 0.074796 -0.709598 0.456497',
+    ),
+    'SKConv2d': (
+        lambda: ma.SKConv2d(16, 16, groups=4),
+        SK,
+        False,
+        '166.868942 71.289959 0.000000 0.605066 0.012409',
+    ),
+    'SKConv2d in training': (
+        lambda: ma.SKConv2d(16, 16, groups=4),
+        SK,
+        True,
+        '200.660306 107.328115 0.000000 0.965992 0.000000',
+    ),
+}
+
+
+def checked(module, names, training=False):
+    """The output for the input and the parameters of the check."""
+    k = torch.arange(1120, dtype=torch.double)
+    x = (k.sin() + (k / 35).floor().cos()).view(2, 16, 5, 7)
+    parameters = dict(module.double().named_parameters())
+    assert sorted(parameters) == sorted(names)
+    with torch.no_grad():
+        for t, name in enumerate(names, 1):
+            p = parameters[name]
+            j = torch.arange(p.numel(), dtype=torch.double)
+            p.copy_(0.5 * (100 * t + j).sin().view_as(p))
+        for name, buffer in module.named_buffers():
+            if name.endswith(('mean', 'var')):
+                buffer.fill_(0.1 if name.endswith('mean') else 2)
+        return module.train(training)(x)
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_output_of_the_authors_code(name):
+    make, names, training, figures = OFFICIAL[name]
+    y = checked(make(), names, training)
+    elements = y[0, 1, 0, 0], y[0, 3, 2, 5], y[1, 15, 4, 6]
+    found = [y.sum(), y.square().sum(), *elements]
+    assert [f'{value.item():.6f}' for value in found] == figures.split()
+
+
+def test_selective_kernel_with_a_stride():
+    y = checked(ma.SKConv2d(16, 16, stride=2, groups=4), SK)
+    assert y.shape == (2, 16, 3, 4)
+    assert f'{y.sum():.6f}' == '57.463471'
+
+
+def test_fresh_gates_are_constant():
+    """sigmoid(1), as the authors start; and halves of channels shuffled."""
+    x, gate = torch.randn(2, 128, 5, 7), 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(ma.SGE(128)(x), gate * x)
+    order = [c // 2 + 64 * (c % 2) for c in range(128)]
+    expected = gate * x[:, order]
+    torch.testing.assert_close(ma.ShuffleAttention(128)(x), expected)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 4)])
+def test_sge_of_a_constant_map(size):
+    """The gate is that of the bias; the gradient is a number."""
+    module = randomise(ma.SGE(8, 2))
+    x = torch.ones(1, 8, *size, requires_grad=True)
+    y = module(x)
+    expected = module.bias.sigmoid().repeat_interleave(4, 1).expand_as(x)
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize('channels', [300, 515])

@@ -54,7 +54,8 @@ class Case(NamedTuple):
 
 def build_module(name: str, channels: int) -> nn.Module:
     """A module of this package with its paper's defaults."""
-    args = (channels, channels, 3) if name == 'PSAConv2d' else (channels,)
+    conv = name in ('PSAConv2d', 'SKConv2d')
+    args = (channels, channels, 3) if conv else (channels,)
     return getattr(mmdet_attn, name)(*args)
 
 

@@ -245,6 +245,38 @@ def tripletattention(m: Any, x: Tensor) -> Tensor:
     return (plane(m.hw, x) + cw + hc) / 3
 
 
+def ese(m: Any, x: Tensor) -> Tensor:
+    return x * (F.relu6(_conv(m.fc, _mean(x)) + 3) / 6).expand_as(x)
+
+
+def sge(m: Any, x: Tensor) -> Tensor:
+    y = x.unflatten(1, (m.groups, -1)).flatten(0, 1)
+    t = (y * _mean(y)).sum(1).view(len(x), m.groups, *x.shape[2:])
+    std, average = torch.std_mean(t, (2, 3), keepdim=True)
+    gate = m.weight * (t - average) / (std + 1e-5) + m.bias
+    return _scale(y, gate.view(-1, 1, *x.shape[2:])).view_as(x)
+
+
+def shuffleattention(m: Any, x: Tensor) -> Tensor:
+    a, b = x.unflatten(1, (m.groups, -1)).flatten(0, 1).chunk(2, 1)
+    a = _scale(a, m.cweight * _mean(a) + m.cbias)
+    normed = F.instance_norm(b, weight=m.gn.weight, bias=m.gn.bias)
+    b = _scale(b, m.sweight * normed + m.sbias)
+    first, second = torch.cat([a, b], 1).view_as(x).chunk(2, 1)
+    return torch.stack([first, second], 2).flatten(1, 2)
+
+
+def skconv2d(m: Any, x: Tensor) -> Tensor:
+    branches = [
+        F.relu(norm(_conv(conv, x, conv.stride[0], d, d, conv.groups)))
+        for d, conv, norm in zip((1, 2), m.convs, m.norms, strict=True)
+    ]
+    z = F.relu(m.norm(_conv(m.fc1, _mean(branches[0] + branches[1]))))
+    first, second = _conv(m.fc2, z).chunk(2, 1)
+    weights = torch.stack([first, second]).softmax(0)
+    return (torch.stack(branches) * weights).sum(0)
+
+
 def psaconv2d(m: Any, x: Tensor) -> Tensor:
     features: list[Tensor] = []
     for conv in m.convs:
@@ -267,6 +299,7 @@ FORMULAS: dict[str, Formula] = {
     'CoordAtt': coordatt,
     'ECA': eca,
     'ECANS': ecans,
+    'ESE': ese,
     'FCA': fca,
     'GAM': gam,
     'GC': gc,
@@ -283,6 +316,9 @@ FORMULAS: dict[str, Formula] = {
     'SEVar1': sevar1,
     'SEVar2': grouped_se,
     'SEVar3': grouped_se,
+    'SGE': sge,
+    'SKConv2d': skconv2d,
+    'ShuffleAttention': shuffleattention,
     'SimAM': simam,
     'TripletAttention': tripletattention,
 }

@@ -8,6 +8,7 @@ from mmdet_attn.plugins.cbam import CBAM
 from mmdet_attn.plugins.coordatt import CoordAtt
 from mmdet_attn.plugins.eca import ECA
 from mmdet_attn.plugins.ecans import ECANS
+from mmdet_attn.plugins.ese import ESE
 from mmdet_attn.plugins.fca import FCA
 from mmdet_attn.plugins.gam import GAM
 from mmdet_attn.plugins.gc import GC
@@ -26,7 +27,10 @@ from mmdet_attn.plugins.sevariants import (
     SEVar2,
     SEVar3,
 )
+from mmdet_attn.plugins.sge import SGE
+from mmdet_attn.plugins.shuffleattention import ShuffleAttention
 from mmdet_attn.plugins.simam import SimAM, SimAMConv2d
+from mmdet_attn.plugins.skconv2d import SKConv2d
 from mmdet_attn.plugins.tripletattention import TripletAttention
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     'CBAM',
     'ECA',
     'ECANS',
+    'ESE',
     'FCA',
     'GAM',
     'GC',
@@ -46,6 +51,7 @@ __all__ = [
     'SEGC1',
     'SEGC2',
     'SEGC3',
+    'SGE',
     'Attention',
     'CoordAtt',
     'GSoP',
@@ -55,6 +61,8 @@ __all__ = [
     'SEVar1',
     'SEVar2',
     'SEVar3',
+    'SKConv2d',
+    'ShuffleAttention',
     'SimAM',
     'SimAMConv2d',
     'TripletAttention',

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,7 +16,7 @@ from mmdet_attn.errors import InputError
 
 
 class ShowArguments:
-    """A layer whose `repr` is one line: how it was built.
+    """A layer that checks its arguments, and whose `repr` shows them.
 
     `print(model)` shows `ECA(64, kernel_size=3)` instead of the layers
     inside: the first argument, and the others that differ from their default.
@@ -25,6 +26,21 @@ class ShowArguments:
         super().__init_subclass__(**kwargs)
         if '__init__' in cls.__dict__:
             cls.__init__ = _keep_arguments(cls.__init__)  # type: ignore
+
+    @classmethod
+    def _check(cls, good: bool, name: str, rule: str, value: Any) -> None:
+        """Refuse an argument with its name, its rule and its value."""
+        if not good:
+            raise InputError(
+                f'{cls.__name__}: {name} must be {rule}, got {value!r}.'
+            )
+
+    @classmethod
+    def _positive(cls, name: str, value: int) -> int:
+        """The value, if it is a positive integer."""
+        good = isinstance(value, int) and not isinstance(value, bool)
+        cls._check(good and value > 0, name, 'a positive integer', value)
+        return value
 
     def __repr__(self) -> str:
         args, kwargs = self.__dict__['_arguments']
@@ -90,24 +106,15 @@ class Attention(ShowArguments, BaseModule):
         """From a map `(N, C, H, W)` to one of the same shape."""
 
     @classmethod
-    def _check(cls, good: bool, name: str, rule: str, value: Any) -> None:
-        """Refuse an argument with its name, its rule and its value."""
-        if not good:
-            raise InputError(
-                f'{cls.__name__}: {name} must be {rule}, got {value!r}.'
-            )
-
-    @classmethod
-    def _positive(cls, name: str, value: int) -> int:
-        """The value, if it is a positive integer."""
-        good = isinstance(value, int) and not isinstance(value, bool)
-        cls._check(good and value > 0, name, 'a positive integer', value)
-        return value
-
-    @classmethod
     def _odd(cls, name: str, value: int) -> int:
         """The value, if it is a positive odd integer."""
         cls._check(cls._positive(name, value) % 2 == 1, name, 'odd', value)
+        return value
+
+    @classmethod
+    def _finite(cls, name: str, value: float) -> float:
+        """The value, if it is neither NaN nor infinite."""
+        cls._check(math.isfinite(value), name, 'finite', value)
         return value
 
     @classmethod

@@ -76,9 +76,13 @@ class ECA(Gate):
         cls, channels: int, gamma: float, b: float
     ) -> int:
         """The paper's k; where two odd sizes are as near, the larger."""
-        cls._check(gamma > 0, 'gamma', 'positive', gamma)
-        size = int(abs((math.log2(channels) + b) / gamma))
-        return size if size % 2 else size + 1
+        cls._check(cls._finite('gamma', gamma) > 0, 'gamma', 'positive', gamma)
+        size = abs((math.log2(channels) + cls._finite('b', b)) / gamma)
+        # Taps beyond the channels would only see the padding.
+        largest = 2 * channels + 1
+        rule = f'such that kernel_size is at most {largest} with b={b!r}'
+        cls._check(size < largest + 1, 'gamma', rule, gamma)
+        return int(size) | 1
 
     def gate(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to `(N, C, 1, 1)`."""

@@ -1,5 +1,6 @@
 """The normalisation layers inside attention modules, from a norm_cfg."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,10 +60,18 @@ def build_norm(
     requires_grad = cfg.pop('requires_grad', True)
     name = 'num_channels' if kind == 'GN' else 'num_features'
     try:
+        groups = cfg.get('num_groups', 1)
+        if type(groups) is not int or groups < 1:
+            raise ValueError(f'num_groups is {groups!r}')
+        # A momentum may be None, for torch's cumulative average.
+        for number in (cfg.get('eps', 0), cfg.get('momentum') or 0):
+            if not 0 <= number < math.inf:
+                raise ValueError(f'{number} is negative or not finite')
         norm = NORMS[kind](**{name: channels}, **cfg)
+        norm.requires_grad_(requires_grad)
     except (TypeError, ValueError) as error:
         raise InputError(
             f'{owner}: norm_cfg {dict(norm_cfg)} does not fit its '
             f'{channels} channels: {error}'
         ) from error
-    return norm.requires_grad_(requires_grad)
+    return norm

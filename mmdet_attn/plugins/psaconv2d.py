@@ -11,7 +11,6 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_attn.errors import InputError
 from mmdet_attn.plugins.base import ShowArguments
 from mmdet_attn.plugins.pooling import mean
 from mmdet_attn.plugins.se import SE
@@ -77,10 +76,9 @@ class PSAConv2d(ShowArguments, BaseModule):
         reduction: int = 16,
     ) -> None:
         super().__init__()
-        sizes = dict(in_channels=in_channels, out_channels=out_channels)
-        for name, value in (sizes | dict(stride=stride)).items():
-            good = type(value) is int and value > 0
-            self._check(good, name, 'a positive integer', value)
+        self._positive('in_channels', in_channels)
+        self._positive('out_channels', out_channels)
+        self._positive('stride', stride)
         self._check(dilation == 1, 'dilation', '1', dilation)
         self._check(not bias, 'bias', 'False', bias)
         branches = len(kernel_sizes)
@@ -112,13 +110,6 @@ class PSAConv2d(ShowArguments, BaseModule):
         )
         self.se = SE(width, reduction)
         self.init_weights()
-
-    @staticmethod
-    def _check(good: bool, name: str, rule: str, value: object) -> None:
-        if not good:
-            raise InputError(
-                f'PSAConv2d: {name} must be {rule}, got {value!r}.'
-            )
 
     def init_weights(self) -> None:
         """As the authors do: N(0, 2 / n) with n = k k C_out."""

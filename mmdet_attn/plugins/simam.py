@@ -58,7 +58,8 @@ class SimAM(Gate):
         identity_init: bool = False,
     ) -> None:
         super().__init__(in_channels, identity_init)
-        self._check(lambda_ > 0, 'lambda_', 'positive', lambda_)
+        good = self._finite('lambda_', lambda_) > 0
+        self._check(good, 'lambda_', 'positive', lambda_)
         self.lambda_ = lambda_
         self.init_weights()
 

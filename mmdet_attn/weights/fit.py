@@ -141,8 +141,9 @@ class Fit:
         return bool(
             CLASSIFIER.match(key)
             or key.split('.')[0] not in {k.split('.')[0] for k in self.own}
-            # A convolution whose place a fresh plugin has taken.
-            or self.status.get(key.removesuffix('.weight')) == 'fresh'
+            # A convolution whose place a fresh plugin has taken, or its norm.
+            or self.status.get(re.sub(r'\b(conv|bn)2\.\w+$', 'conv2', key))
+            == 'fresh'
         )
 
     def _both_shapes(self, key: str) -> str:

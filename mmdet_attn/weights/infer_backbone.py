@@ -15,6 +15,7 @@ State = Mapping[str, Tensor]
 READ: dict[str, Callable[[Tensor], int]] = {
     'att_dim': len,
     'dct_size': lambda value: value.shape[-1],
+    'groups': lambda value: value.shape[1],
     'kernel_size': lambda value: value.shape[-1],
     # Of a layer from C to h channels.
     'reduction': lambda value: value.shape[1] // value.shape[0],

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.plugins import Attention, PSAConv2d
+from mmdet_attn.plugins import Attention, PSAConv2d, SKConv2d
 
 
 def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
@@ -26,7 +26,7 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
         more = getattr(module, 'inserted_names', ())
         names.update(start + name for name in more)
         inside = any(path.startswith(f'{plugin}.') for plugin in found)
-        ours = isinstance(module, (Attention, PSAConv2d))
+        ours = isinstance(module, (Attention, PSAConv2d, SKConv2d))
         if not inside and (ours or path in names):
             found[path] = module
     return found

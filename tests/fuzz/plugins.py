@@ -21,6 +21,7 @@ ODD = st.one_of(
     st.lists(st.integers(-1, 9), max_size=5),
     st.lists(st.integers(-1, 9), max_size=5).map(tuple),
 )
+CONVS = ('PSAConv2d', 'SKConv2d', 'SimAMConv2d')
 # What checks an argument for another.
 PARTS = {'PSAConv2d': 'SE', 'SimAMConv2d': 'SimAM'}
 # Words that some argument takes, for any argument.
@@ -53,8 +54,8 @@ def calls(draw):
     parameters.pop('args', None), parameters.pop('kwargs', None)
     channels = draw(st.sampled_from([1, 2, 3, 8, 16, 24, 32, 64]))
     given = {'in_channels': channels}
-    if name in ('PSAConv2d', 'SimAMConv2d'):
-        given['out_channels'] = draw(st.sampled_from([1, 4, 16, 64]))
+    if name in CONVS:
+        given['out_channels'] = draw(st.sampled_from([1, 4, 16, 32, 64]))
         given['kernel_size'] = 3
     free = [key for key in parameters if key not in given]
     some = st.lists(st.sampled_from(free), max_size=3, unique=True)
@@ -107,7 +108,7 @@ def test_plugins(call, training):
     except ValueError as error:
         assert_named(error, name)
         return
-    if name not in ('PSAConv2d', 'SimAMConv2d'):
+    if name not in CONVS:
         assert y.shape == x.shape
     assert y.isfinite().all()
     assert name in repr(module)

@@ -153,6 +153,30 @@ GSOP = Source(
     ),
 )
 
+SGE = Source(
+    'sge',
+    'ImageNet ResNets with SGE of implus/PytorchInsight',
+    RESNET | in_blocks({'sge': 'sge'}),
+    resnet_with('mmdet_attn.SGE', groups='sge.weight'),
+)
+
+
+def sanet_cfg(state: State) -> dict[str, Any]:
+    depth = depth_of(state, bottleneck=True)
+    k = state['layer1.0.sa.cweight'].shape[1]
+    groups = len(state['layer1.0.conv3.weight']) // (2 * k)
+    module = dict(type='mmdet_attn.ShuffleAttention', groups=groups)
+    plugins = [dict(cfg=module, position='after_conv3')]
+    return dict(type='mmdet.ResNet', depth=depth, plugins=plugins)
+
+
+SANET = Source(
+    'sanet',
+    'ImageNet SA-Net-50 and -101 of wofmanaf/SA-Net',
+    RESNET | in_blocks({'sa(.gn)?': r'shuffleattention\2'}),
+    sanet_cfg,
+)
+
 SIMAM = Source(
     'simam',
     'ImageNet ResNets (50 and deeper) with SimAM of ZjjConan/SimAM',

@@ -1,4 +1,4 @@
-"""SE- and ECA-ResNets of timm, its legacy ones included.
+"""SE- and ECA-ResNets of timm, its legacy ones included, and its SKNet-50.
 
 The files of the aa variants (`seresnetaa50d`) look the same as others. Those
 networks pool where the others stride, so their weights convert and then
@@ -19,6 +19,7 @@ from mmdet_attn.weights.converters.source import (
 )
 from mmdet_attn.weights.infer_backbone import (
     State,
+    depth_of,
     resnet_with,
 )
 
@@ -39,10 +40,27 @@ def _rules(state: State) -> Rules:
         **CLASSIFIER,
         **in_blocks({r'se(_module)?.(fc[12])': r'se.\3'}),
         **in_blocks({'se.conv': 'eca.conv'}),
+        **in_blocks(
+            {
+                'conv([13]).conv': r'conv\2',
+                'conv([13]).bn': r'bn\2',
+                'conv2.paths.([01]).conv': r'conv2.convs.\2',
+                'conv2.paths.([01]).bn': r'conv2.norms.\2',
+                'conv2.attn.fc_reduce': 'conv2.fc1',
+                'conv2.attn.bn': 'conv2.norm',
+                'conv2.attn.fc_select': 'conv2.fc2',
+            }
+        ),
     }
 
 
 def _backbone_cfg(state: State) -> dict[str, Any]:
+    if 'layer1.0.conv2.paths.0.conv.weight' in state:
+        return dict(
+            type='mmdet_attn.SKNet',
+            depth=depth_of(state, bottleneck=True),
+            dcn=dict(type='mmdet_attn.SKConv2d'),
+        )
     eca = any(key.endswith('.se.conv.weight') for key in state)
     cfg = eca_resnet(state) if eca else se_resnet(state)
     depth = cfg['depth']
@@ -64,7 +82,7 @@ def _backbone_cfg(state: State) -> dict[str, Any]:
 TIMM = Source(
     'timm',
     'ImageNet weights of timm: seresnet, ecaresnet (also ...d, not aa), '
-    'legacy_seresnet50 and deeper',
+    'legacy_seresnet50 and deeper, skresnext50_32x4d',
     _rules,
     _backbone_cfg,
     reshape=se_as_linear,

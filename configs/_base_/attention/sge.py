@@ -1,0 +1,9 @@
+# The authors have it in every block, with 64 groups in each stage.
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.SGE', identity_init=True),
+            position='after_conv3',
+        )
+    ],
+)
