@@ -13,10 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modules import MODULES, randomise, takes_alpha
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import mmdet_attn as ma
 from mmdet_attn.cost.formulas import FORMULAS
+from mmdet_attn.plugins.lska import SIZES
 
 odd = st.integers(0, 4).map(lambda n: 2 * n + 1)
 reduction = st.integers(1, 64)
@@ -93,6 +96,9 @@ ARGUMENTS = {
     ),
     'SimAM': dict(lambda_=st.floats(1e-5, 1)),
     'TripletAttention': dict(kernel_size=odd, norm_cfg=norm_cfg),
+    'EMA': dict(factor=st.sampled_from([1, 2, 4, 8, 16])),
+    'LSKA': dict(kernel_size=st.sampled_from(sorted(SIZES))),
+    'CAA': dict(kernel_size=odd),
 }
 
 
@@ -111,12 +117,12 @@ def test_formula(name, data):
     height, width = data.draw(st.integers(2, 14)), data.draw(st.integers(2, 9))
     if cfg.get('extent') == 0 and cfg['variant'] != 'theta_minus':
         cfg['spatial_size'] = (height, width)
-    with_alpha = name in MODULES and takes_alpha(name)
-    if with_alpha:
+    if name in MODULES and takes_alpha(name):
         cfg['identity_init'] = True
     torch.manual_seed(0)
     module = randomise(getattr(ma, name)(channels, **cfg)).double()
     gates = [m for m in module.modules() if isinstance(m, ma.Gate)]
+    with_alpha = any(gate.alpha is not None for gate in gates)
     x = torch.randn(2, channels, height, width, dtype=torch.double)
     for training, alpha in itertools.product((False, True), (0, 1)):
         module.train(training)
@@ -219,6 +225,91 @@ def test_scse_takes_the_larger_product():
     x = torch.tensor([[[[-4.0, 4.0]]]])
     expected = torch.tensor([[[[-2.0, 3.0]]]])
     torch.testing.assert_close(module(x), expected)
+
+
+def test_ema_by_hand():
+    """One group of one channel: softmaxes of 1, so the gate is σ(x1 + x2)."""
+    module = randomise(ma.EMA(3, factor=3)).double()
+    x = torch.randn(1, 3, 5, 4, dtype=torch.double)
+    a, b = module.conv1x1.weight.item(), module.conv1x1.bias.item()
+    for c in range(3):
+        z = x[0, c]
+        rows = (a * z.mean(1, True) + b).sigmoid()
+        columns = (a * z.mean(0, True) + b).sigmoid()
+        x1 = z * rows * columns
+        x1 = (x1 - x1.mean()) / (x1.var(correction=0) + 1e-5).sqrt()
+        x1 = x1 * module.gn.weight + module.gn.bias
+        x2 = module.conv3x3(z[None, None])[0, 0]
+        expected = z * (x1 + x2).sigmoid()
+        torch.testing.assert_close(module(x)[0, c], expected)
+
+
+def test_ema_of_one_value():
+    """The norm of one value is its bias; torch's own norm refuses it."""
+    module = randomise(ma.EMA(2, factor=1)).double()
+    assert module(torch.randn(1, 2, 1, 1).double()).isfinite().all()
+
+
+@pytest.mark.parametrize('kernel_size', SIZES)
+def test_lska_sees_a_square_of_its_size(kernel_size):
+    """With weights of 1, a point spreads over k x k, without holes."""
+    module = ma.LSKA(1, kernel_size)
+    for name, parameter in module.named_parameters():
+        nn.init.constant_(parameter, float(name.endswith('weight')))
+    middle = 30
+    x = torch.zeros(1, 1, 2 * middle + 1, 2 * middle + 1)
+    x[0, 0, middle, middle] = 1
+    (seen,) = module.gate(x)[0].bool()
+    expected = torch.zeros_like(seen)
+    side = slice(middle - kernel_size // 2, middle + kernel_size // 2 + 1)
+    expected[side, side] = True
+    assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize('kernel_size', SIZES)
+def test_lska_costs_a_line_of_its_size(kernel_size):
+    """Multiplications: 2 (a + b) + C for each value, so linear in k and H W.
+
+    A convolution of k x k would have k².
+    """
+    a, b, _ = SIZES[kernel_size]
+    for size in ((16, 16), (32, 48)):
+        with torch.device('meta'), FlopCounterMode(display=False) as counter:
+            ma.LSKA(64, kernel_size).gate(torch.empty(1, 64, *size))
+        values = 64 * math.prod(size)
+        assert counter.get_total_flops() == 2 * values * (2 * (a + b) + 64)
+
+
+@pytest.mark.parametrize('channels', [3, 9, 15])
+@pytest.mark.parametrize(
+    'name', ['PolarizedParallel', 'PolarizedSequential', 'LSK', 'LSKUnit']
+)
+def test_half_of_odd_channels(name, channels):
+    """Rounded down, as the authors' code does."""
+    if name == 'PolarizedSequential' and channels < 8:
+        channels = 11
+    module = randomise(getattr(ma, name)(channels)).double()
+    x = torch.randn(2, channels, 6, 5, dtype=torch.double)
+    torch.testing.assert_close(module(x), FORMULAS[name](module, x))
+
+
+def test_polarized_parallel_by_hand():
+    """One position: both softmaxes are 1."""
+    module = randomise(ma.PolarizedParallel(4)).double()
+    x = torch.randn(1, 4, 1, 1, dtype=torch.double)
+    z = module.conv_up.weight[:, :, 0, 0] @ module.conv_v_right(x).flatten()
+    gate = z.sigmoid() + 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(module.gate(x).flatten(), gate)
+
+
+def test_caa_counts_the_padding():
+    """The corner of a map of ones has 16 of 49 values, the middle all."""
+    module = ma.CAA(1, 1)
+    for name, parameter in module.named_parameters():
+        nn.init.constant_(parameter, float(name.endswith('weight')))
+    gate = module.gate(torch.ones(1, 1, 7, 7))[0, 0].logit()
+    assert gate[0, 0].item() == pytest.approx(16 / 49, abs=1e-6)
+    assert gate[3, 3].item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize('frequencies', ['top16', 'low4', 'bot2', [(3, 5)]])

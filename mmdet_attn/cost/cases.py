@@ -54,8 +54,8 @@ class Case(NamedTuple):
 
 def build_module(name: str, channels: int) -> nn.Module:
     """A module of this package with its paper's defaults."""
-    args = (channels, channels, 3) if name == 'PSAConv2d' else (channels,)
-    return getattr(mmdet_attn, name)(*args)
+    needed = {'PSAConv2d': (channels, 3), 'LSKA': (23,)}.get(name, ())
+    return getattr(mmdet_attn, name)(channels, *needed)
 
 
 def fits(name: str, shape: tuple[int, ...], setup: Setup) -> bool:

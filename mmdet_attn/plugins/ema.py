@@ -82,9 +82,12 @@ class EMA(Gate):
         pooled = torch.cat([mean(z, 3), mean(z, 2)], 2).unsqueeze(3)
         gates = self.conv1x1(pooled).sigmoid()
         rows, columns = gates.split([height, width], 2)
-        x1 = self.gn(z * rows * columns.transpose(2, 3))
+        # The layer itself would refuse a single value per channel.
+        gn = self.gn
+        x1 = z * rows * columns.transpose(2, 3)
+        x1 = torch.group_norm(x1, gn.num_groups, gn.weight, gn.bias, gn.eps)
         x2 = self.conv3x3(z)
-        s1 = self.gn.bias.softmax(0).unsqueeze(0)
+        s1 = gn.bias.softmax(0).unsqueeze(0)
         s2 = mean(x2, 2, 3).softmax(1).unsqueeze(1)
         gate = s1 @ x2.flatten(2) + s2 @ x1.flatten(2)
         gate = gate.sigmoid().view(-1, self.factor, 1, height, width)

@@ -54,7 +54,7 @@ class LSKA(Gate):
         The authors have it in VAN, in a unit of the form of `LSKUnit`, in
         every block. The config puts it behind the 3x3 convolution:
         `position='after_conv2'` in all stages. Behind the last convolution
-        it would add 20 M parameters. $k$ is 23 there, as in the authors'
+        it would add 21 M parameters. $k$ is 23 there, as in the authors'
         ImageNet weights.
 
     Evidence:
