@@ -433,6 +433,7 @@ def test_global_gather_excite_names_the_sizes():
         ('SE(64)', 'SE(in_channels=64, reduction=16)'),
         ('SEVar2(64, identity_init=True)', 'SEVar2(64, True)'),
         ('CBAM(64, norm_cfg=None)', None),
+        ('LSKA(64, kernel_size=7)', 'LSKA(64, 7)'),
         ('PSAConv2d(64, out_channels=64, stride=2)', None),
         (
             'SimAMConv2d(3, 64, 3, lambda_=0.1, padding=1)',

@@ -280,6 +280,77 @@ def test_lska_costs_a_line_of_its_size(kernel_size):
         assert counter.get_total_flops() == 2 * values * (2 * (a + b) + 64)
 
 
+# The standard deviation of the weights, as the authors' code draws them.
+STARTS = {
+    'PolarizedParallel': {
+        'conv_q_right': (2 / 512) ** 0.5,
+        'conv_v_right': (2 / 512) ** 0.5,
+        'conv_q_left': (2 / 512) ** 0.5,
+        'conv_v_left': (2 / 512) ** 0.5,
+        # torch's own start is uniform up to 1 / sqrt(fan in).
+        'conv_up': (3 * 256) ** -0.5,
+    },
+    'PolarizedSequential': {
+        'conv_v_left': (2 / 512) ** 0.5,
+        'conv_up.0': (3 * 256) ** -0.5,
+        'conv_up.3': (3 * 64) ** -0.5,
+    },
+    'LSK': {
+        'conv0': (2 / 25) ** 0.5,
+        'conv_spatial': (2 / 49) ** 0.5,
+        'conv1': (2 / 256) ** 0.5,
+        'conv2': (2 / 256) ** 0.5,
+        'conv_squeeze': (2 / 98) ** 0.5,
+        'conv': (2 / 512) ** 0.5,
+    },
+    'LSKUnit': {
+        'proj_1': (2 / 512) ** 0.5,
+        'spatial_gating_unit.conv0': (2 / 25) ** 0.5,
+        'proj_2': (2 / 512) ** 0.5,
+    },
+    'LSKA': {
+        'conv0h': (2 / 5) ** 0.5,
+        'conv_spatial_v': (2 / 7) ** 0.5,
+        'conv1': (2 / 512) ** 0.5,
+    },
+    'CAA': {
+        'conv1.conv': (3 * 512) ** -0.5,
+        'h_conv.conv': (3 * 11) ** -0.5,
+    },
+    'EMA': {'conv1x1': (3 * 128) ** -0.5, 'conv3x3': (3 * 9 * 128) ** -0.5},
+}
+
+
+@pytest.mark.parametrize('name', STARTS)
+def test_fresh_weights_are_as_wide_as_the_authors(name):
+    more = {'LSKA': dict(kernel_size=23), 'EMA': dict(factor=4)}
+    torch.manual_seed(0)
+    module = getattr(ma, name)(512, **more.get(name, {}))
+    for layer, std in STARTS[name].items():
+        weight = module.get_submodule(layer).weight
+        tolerance = 5 / math.sqrt(weight.numel())
+        assert weight.std().item() == pytest.approx(std, rel=tolerance), layer
+
+
+@pytest.mark.parametrize(
+    ('name', 'ratio'),
+    [
+        ('EMA', 0.503),
+        ('PolarizedParallel', 1.000),
+        ('PolarizedSequential', 0.251),
+        ('CAA', 0.500),
+    ],
+)
+def test_fresh_module_scales_as_the_authors(name, ratio):
+    """The size of the output over that of the input, at 256 channels."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 256, 24, 24)
+    with torch.no_grad():
+        y = getattr(ma, name)(256).eval()(x)
+    found = y.square().mean().sqrt() / x.square().mean().sqrt()
+    assert found.item() == pytest.approx(ratio, abs=0.01)
+
+
 @pytest.mark.parametrize('channels', [3, 9, 15])
 @pytest.mark.parametrize(
     'name', ['PolarizedParallel', 'PolarizedSequential', 'LSK', 'LSKUnit']
