@@ -12,7 +12,6 @@ from mmdet_attn.plugins.base import (
     Attention,
     Gate,
     normal_fan_out,
-    zero_biases,
     zero_weight,
 )
 from mmdet_attn.plugins.pooling import mean
@@ -144,7 +143,6 @@ class LSKUnit(Attention):
         normal_fan_out(self.proj_1, self.proj_2)
         if self.identity_init:
             zero_weight(self.proj_2)
-            zero_biases(self.proj_2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.spatial_gating_unit(F.gelu(self.proj_1(x)))
