@@ -373,6 +373,23 @@ def test_polarized_parallel_by_hand():
     torch.testing.assert_close(module.gate(x).flatten(), gate)
 
 
+@pytest.mark.parametrize(
+    ('name', 'convolutions'),
+    [('PolarizedParallel', 0), ('PolarizedSequential', 1)],
+)
+def test_polarized_has_few_convolutions_of_the_map(name, convolutions):
+    """Multiplications for each value; the formula has 3 convolutions."""
+    counts = []
+    with torch.device('meta'):
+        module, x = getattr(ma, name)(256), torch.empty(1, 256, 50, 80)
+        for function in (module, lambda x: FORMULAS[name](module, x)):
+            with FlopCounterMode(display=False) as counter:
+                function(x)
+            counts.append(counter.get_total_flops() / 2 / x.numel())
+    assert counts[0] == pytest.approx(3 + 128 * convolutions, abs=1)
+    assert counts[1] == pytest.approx(1 + 128 * 3, abs=1)
+
+
 def test_caa_counts_the_padding():
     """The corner of a map of ones has 16 of 49 values, the middle all."""
     module = ma.CAA(1, 1)

@@ -50,9 +50,11 @@ class PolarizedParallel(_Polarized):
     r"""Polarized self-attention, parallel: x (σ(W z) + σ(softmax(u · v))).
 
     $$
-    y = x \cdot (\sigma(W z) + \sigma(\mathrm{softmax}_{HW}(u \cdot v))), \quad
-    z = \sum_j \mathrm{softmax}_j(w_q \cdot x_j)\,W_v x_j, \quad
+    \begin{aligned}
+    y &= x \cdot (\sigma(W z) + \sigma(\mathrm{softmax}_{HW}(u \cdot v))) \\
+    z &= \sum_j \mathrm{softmax}_j(w_q \cdot x_j)\,W_v x_j, \quad
     u = \mathrm{GAP}(V_q x), \quad v = V_v x
+    \end{aligned}
     $$
 
     $j$ runs over the $HW$ positions. $w_q$ leads to one channel, $W_v$, $V_q$
@@ -82,8 +84,9 @@ class PolarizedParallel(_Polarized):
         There the softmax comes behind the product. The paper has a softmax
         of $u$ over its channels instead, and so have popular copies, which
         also have biases and a LayerNorm. A convolution there that meets a
-        mean or a weighted sum of positions stands behind it here: the result
-        is the same, and the cost is far lower.
+        mean or a weighted sum of positions stands behind it here. The result
+        is the same, with 3 instead of 385 multiplications for each value of
+        a map of 256 channels.
     """
 
     _abbr_ = 'polarizedparallel'
