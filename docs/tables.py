@@ -113,8 +113,7 @@ def modules() -> list[Module]:
             fact.get('params'),
             fact.get('speed', 'not measured'),
         )
-    order = [name for name in known if name in found]
-    return [found[name] for name in [*order, *(found.keys() - known.keys())]]
+    return [found[name] for name in {**known, **found} if name in found]
 
 
 def paper_tables() -> dict[str, dict[str, list[float | None]]]:

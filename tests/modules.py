@@ -26,6 +26,7 @@ VARIANTS = {
     'GE-minus-global': dict(type='GE', variant='theta_minus', extent=0),
     'GE-plus': dict(type='GE', variant='theta_plus', extent=2),
     'GSoP-position': dict(type='GSoP', mode='position'),
+    'EMA-one': dict(type='EMA', factor=1),
     'GC-mul-avg': dict(type='GC', fusion=('mul', 'add'), pooling='avg'),
     'NonLocal-gaussian': dict(type='NonLocal', mode='gaussian'),
     'NonLocal-dot': dict(type='NonLocal', mode='dot_product'),
@@ -35,13 +36,15 @@ VARIANTS = {
     ),
     'GAM-groups': dict(type='GAM', reduction=4, groups=2, shuffle=True),
 }
-# Whose default needs more than the 32 channels of `build`.
-NARROW = {
+# Arguments without a default, and those whose default needs many channels.
+NEEDED = {
+    'EMA': dict(factor=4),
+    'LSKA': dict(kernel_size=7),
     'SGE': dict(groups=8),
     'ShuffleAttention': dict(groups=8),
 }
 FORMS = {
-    name: dict(type=name, **NARROW.get(name, {})) for name in MODULES
+    name: dict(type=name) | NEEDED.get(name, {}) for name in MODULES
 } | VARIANTS
 
 
@@ -55,8 +58,9 @@ IDENTITIES = [name for name in FORMS if name != 'GC-mul-avg']
 SWITCHED = [
     name
     for name in IDENTITIES
-    if takes_alpha(name) and name not in ('SEVar1', 'SimAM')
-    if not name.startswith('GE-minus')  # three without any weights
+    # Three have no weights; LSKUnit has zeros instead of an alpha.
+    if takes_alpha(name) and name not in ('LSKUnit', 'SEVar1', 'SimAM')
+    if not name.startswith('GE-minus')
 ]
 GATES = [n for n in FORMS if issubclass(MODULES[FORMS[n]['type']], Gate)]
 

@@ -83,6 +83,9 @@ PLACES = {
     'cam': [(4, 2)],
     'gc': [(s, b) for s in (2, 3, 4) for b in range((3, 4, 6, 3)[s - 1])],
 }
+# Modules of so many parameters stand behind the 3x3 convolution.
+AFTER_CONV2 = ('ese', 'polarizedparallel', 'polarizedsequential')
+AFTER_CONV2 += ('lsk', 'lskunit', 'lska', 'caa')
 AFTER_BLOCK = ('bam', 'nonlocal', 'a2', 'pam', 'cam', 'gam')
 
 
@@ -160,14 +163,15 @@ def test_attention_is_in_its_place(name):
         if attention in AFTER_BLOCK or narrow:
             position = 'after_conv2' if narrow else 'after_block'
             assert block.inserted == {position: [key]}
-        elif attention == 'ese':
+        elif attention in AFTER_CONV2:
             assert block.after_conv2_plugin_names == [key]
-            assert block.ese.in_channels == block.conv2.out_channels
-            continue
         else:
             assert block.after_conv3_plugin_names == [key]
         plugin = getattr(block, key)
-        assert plugin.in_channels == block.conv1.in_channels or index == 0
+        if attention in AFTER_CONV2:
+            assert plugin.in_channels == block.conv2.out_channels
+        else:
+            assert plugin.in_channels == block.conv1.in_channels or index == 0
         if attention == 'eca':
             kernel = (kernels[stage - 1],)
             assert plugin.conv.kernel_size == kernel or 'demo' in name

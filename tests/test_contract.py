@@ -32,9 +32,12 @@ from mmdet_attn import Attention, Gate
 from mmdet_attn.errors import InputError
 
 # A keyword of Python cannot be imported, a family shares a file.
-FILES = {'NonLocal': 'non_local'} | {
-    f'SE{kind}{n}': 'sevariants' for kind in ('Var', 'GC') for n in (1, 2, 3)
-}
+FILES = {
+    'NonLocal': 'non_local',
+    'LSKUnit': 'lsk',
+    'PolarizedParallel': 'polarized',
+    'PolarizedSequential': 'polarized',
+} | {f'SE{kind}{n}': 'sevariants' for kind in ('Var', 'GC') for n in (1, 2, 3)}
 GN = dict(type='GN', num_groups=1)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -62,7 +65,7 @@ def test_builds_as_a_plugin(name, scope):
     """By dotted name, from any scope, without custom_imports."""
     from mmcv.cnn import build_plugin_layer
 
-    cfg = dict(type=f'mmdet_attn.{name}')
+    cfg = FORMS[name] | dict(type=f'mmdet_attn.{name}')
     where = nullcontext()
     if scope:
         where = DefaultScope.overwrite_default_scope(scope)
@@ -84,7 +87,8 @@ def test_own_name_and_file(name):
     assert sections == ['Args', 'Raises', 'Placement', 'Evidence', 'Source']
     first, *rest = list(inspect.signature(cls).parameters.values())
     assert first.name == 'in_channels'
-    assert all(p.default is not p.empty for p in rest)
+    needed = [p.name for p in rest if p.default is p.empty]
+    assert needed == (['kernel_size'] if name == 'LSKA' else [])
     assert all(f'{p.name}:' in cls.__doc__ for p in (first, *rest))
 
 
@@ -219,7 +223,9 @@ def test_half_precision_is_finite(name, dtype):
     Sums of their squares do not fit into float16.
     """
     module = build(name)
-    for x in (torch.randn(2, 32, 16, 17) * 100, torch.randn(2, 32, 6, 7)):
+    # The output of these grows as the square or the cube of the input.
+    large = 10 if name.startswith('LSK') else 100
+    for x in (torch.randn(2, 32, 16, 17) * large, torch.randn(2, 32, 6, 7)):
         for y in (x, x.to(dtype)):
             with torch.autocast('cpu', dtype):
                 z = module(y)
@@ -252,6 +258,10 @@ ZERO_BIASES = {
     'CoordAtt': {'conv1', 'conv_h', 'conv_w'},
     'GC': {'conv_mask', 'channel_add_conv.3'},
     'GE-plus': {'excite.1', 'excite.3'},
+    'CAA': {'conv1.conv', 'h_conv.conv', 'v_conv.conv', 'conv2.conv'},
+    'LSK': {'conv0', 'conv_spatial', 'conv1', 'conv2', 'conv_squeeze', 'conv'},
+    'LSKA': {'conv0h', 'conv0v', 'conv_spatial_h', 'conv_spatial_v', 'conv1'},
+    'LSKUnit': {'proj_1', 'spatial_gating_unit.conv', 'proj_2'},
     'NonLocal': {'g', 'theta', 'phi', 'out'},
 }
 
@@ -294,10 +304,12 @@ def test_gate_multiplies(name):
 def test_identity_start(name):
     """Not one bit changes, in any dtype; and the module can leave it."""
     module, plain = build_identity(name), build(name)
-    gates = [m for m in module.modules() if isinstance(m, Gate)]
+    gates = [
+        m for m in module.modules() if getattr(m, 'alpha', None) is not None
+    ]
     count = sum(p.numel() for p in module.parameters())
     assert count == sum(p.numel() for p in plain.parameters()) + len(gates)
-    assert takes_alpha(name) == bool(gates)
+    assert takes_alpha(name) == bool(gates) or name == 'LSKUnit'
     for training in (True, False):
         for dtype in DTYPES:
             x = torch.randn(2, 32, 6, 7).to(dtype)
@@ -370,7 +382,7 @@ def test_paper_weights_switch_the_gate_on(name):
 @pytest.mark.parametrize('value', [0, -3, 2.0, '8', True, None])
 def test_bad_channels(name, value):
     with pytest.raises(ValueError, match=f'{name}: in_channels .*{value}'):
-        MODULES[name](value)
+        build(name, value)
 
 
 @pytest.mark.parametrize(
@@ -450,6 +462,17 @@ def test_bad_channels(name, value):
         ('SKConv2d', dict(bias=True), 'bias must be False, got True'),
         ('SKConv2d', dict(min_channels=0), 'min_channels .* got 0'),
         ('SKConv2d', dict(norm_cfg=dict(type='LN')), "GN, got 'LN'"),
+        ('EMA', dict(factor=0), 'EMA: factor must be a positive .* 0'),
+        ('EMA', dict(factor=64), 'a divisor of 32 channels, got 64'),
+        ('EMA', dict(factor=5), 'a divisor of 32 channels, got 5'),
+        ('PolarizedParallel', dict(in_channels=1), 'at least 2, got 1'),
+        ('PolarizedSequential', dict(in_channels=7), 'at least 8, got 7'),
+        ('LSK', dict(in_channels=1), 'LSK: in_channels .* least 2, got 1'),
+        ('LSKUnit', dict(in_channels=1), 'LSKUnit: .* at least 2, got 1'),
+        ('LSKA', dict(kernel_size=9), 'one of 7, 11, 23, 35, 41, 53, got 9'),
+        ('LSKA', dict(kernel_size=7.0), 'a positive integer, got 7.0'),
+        ('LSKA', dict(kernel_size=None), 'kernel_size .* got None'),
+        ('CAA', dict(kernel_size=10), 'CAA: kernel_size .* odd, got 10'),
         ('PSAConv2d', dict(out_channels=30), 'groups must be 4 divisors'),
         ('PSAConv2d', dict(out_channels=0), 'out_channels .* got 0'),
         ('PSAConv2d', dict(dilation=2), 'dilation must be 1, got 2'),
@@ -480,6 +503,7 @@ def test_global_gather_excite_names_the_sizes():
         ('SE(64)', 'SE(in_channels=64, reduction=16)'),
         ('SEVar2(64, identity_init=True)', 'SEVar2(64, True)'),
         ('CBAM(64, norm_cfg=None)', None),
+        ('LSKA(64, kernel_size=7)', 'LSKA(64, 7)'),
         ('PSAConv2d(64, out_channels=64, stride=2)', None),
         ('SKConv2d(64, out_channels=64, stride=2)', None),
         ('SGE(64, groups=8)', None),

@@ -41,7 +41,9 @@ def test_export(name):
     )
     feed = {session.get_inputs()[0].name: x.numpy()}
     found = torch.from_numpy(session.run(None, feed)[0])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    # LSK's values reach thousands here.
+    atol = 1e-5 * max(10, expected.abs().max().item())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=atol)
 
 
 def test_manual_says_what_onnx_lacks():

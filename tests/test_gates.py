@@ -54,6 +54,16 @@ def test_two_gates_in_order(name):
     torch.testing.assert_close(y, x * channel * spatial)
 
 
+def test_gate_inside_a_unit():
+    module, x = ready('LSKUnit'), torch.randn(SHAPE)
+    with record_gates(module) as found:
+        run(module, x)
+    ((name, (g,)),) = found.items()
+    inside = run(lambda x: nn.functional.gelu(module.proj_1(x)), x)
+    expected = run(module.get_submodule(name).gate, inside)
+    torch.testing.assert_close(g, expected)
+
+
 @pytest.mark.parametrize('name', ['GC', 'NonLocal', 'A2', 'PAM', 'CAM'])
 def test_modules_that_add_have_no_map(name):
     module, x = ready(name), torch.randn(SHAPE)

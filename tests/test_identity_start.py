@@ -81,6 +81,7 @@ def test_picture(tmp_path):
     [
         (['--modules', 'EAC'], 'mmdet_attn has no module EAC'),
         (['--modules', 'GC'], 'GC has no identity_init to compare with'),
+        (['--modules', 'LSKA'], 'LSKA needs the argument kernel_size'),
         (['--epochs', '0'], '--epochs must be at least 1, got 0'),
         (['--workers', '0'], '--workers must be at least 1, got 0'),
     ],

@@ -4,13 +4,16 @@ Papers, the authors' repositories or their code counted these; where a module
 has a position of its own, only the blocks there count.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
 import mmdet_attn as ma
 
+# Behind the last convolution of every block, and behind the 3x3 convolution.
 EVERY_BLOCK = {256: 3, 512: 4, 1024: 6, 2048: 3}
-NARROW_BLOCKS = {64: 3, 128: 4, 256: 6, 512: 3}
+NARROW = {64: 3, 128: 4, 256: 6, 512: 3}
 C3_TO_C5 = {512: 4, 1024: 6, 2048: 3}
 LAST_BLOCKS = {256: 1, 512: 1, 1024: 1, 2048: 1}
 BAM_BLOCKS = {256: 1, 512: 1, 1024: 1}
@@ -91,13 +94,37 @@ FIGURES = {
     ),
     'Shuffle attention, 32 groups, after conv2': (
         lambda c: ma.ShuffleAttention(c, 32),
-        NARROW_BLOCKS,
+        NARROW,
         354,
     ),
     'eSE': (ma.ESE, EVERY_BLOCK, 20_134_656),
-    'eSE after conv2': (ma.ESE, NARROW_BLOCKS, 1_261_248),
+    'eSE after conv2': (ma.ESE, NARROW, 1_261_248),
     'Triplet': (ma.TripletAttention, EVERY_BLOCK, 4_800),
+    'EMA': (ma.EMA, EVERY_BLOCK, 198_368),
+    'EMA f = 8': (lambda c: ma.EMA(c, 8), EVERY_BLOCK, 3_151_232),
+    'EMA after_conv2': (ma.EMA, NARROW, 12_752),
+    'PSA_p': (ma.PolarizedParallel, EVERY_BLOCK, 40_254_208),
+    'PSA_p after_conv2': (ma.PolarizedParallel, NARROW, 2_518_720),
+    'PSA_s': (ma.PolarizedSequential, EVERY_BLOCK, 33_987_616),
+    'PSA_s after_conv2': (ma.PolarizedSequential, NARROW, 2_130_952),
+    'LSK': (ma.LSK, EVERY_BLOCK, 31_360_608),
+    'LSK after_conv2': (ma.LSK, NARROW, 2_183_904),
+    'LSK unit': (ma.LSKUnit, EVERY_BLOCK, 71_629_920),
+    'LSK unit after_conv2': (ma.LSKUnit, NARROW, 4_706_400),
+    'CAA': (ma.CAA, EVERY_BLOCK, 40_631_808),
+    'CAA after_conv2': (ma.CAA, NARROW, 2_613_120),
 }
+for k, last, inner in (
+    (7, 20_376_320, 1_321_664),
+    (11, 20_436_736, 1_336_768),
+    (23, 20_557_568, 1_366_976),
+    (35, 20_678_400, 1_397_184),
+    (41, 20_738_816, 1_412_288),
+    (53, 20_859_648, 1_442_496),
+):
+    build = partial(ma.LSKA, kernel_size=k)
+    FIGURES[f'LSKA k = {k}'] = build, EVERY_BLOCK, last
+    FIGURES[f'LSKA k = {k} after_conv2'] = build, NARROW, inner
 
 
 def count(module):

@@ -13,10 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modules import MODULES, randomise, takes_alpha
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import mmdet_attn as ma
 from mmdet_attn.cost.formulas import FORMULAS
+from mmdet_attn.plugins.lska import SIZES
 
 odd = st.integers(0, 4).map(lambda n: 2 * n + 1)
 reduction = st.integers(1, 64)
@@ -103,6 +106,9 @@ ARGUMENTS = {
     ),
     'SimAM': dict(lambda_=st.floats(1e-5, 1)),
     'TripletAttention': dict(kernel_size=odd, norm_cfg=norm_cfg),
+    'EMA': dict(factor=st.sampled_from([1, 2, 4, 8, 16])),
+    'LSKA': dict(kernel_size=st.sampled_from(sorted(SIZES))),
+    'CAA': dict(kernel_size=odd),
 }
 
 
@@ -121,12 +127,12 @@ def test_formula(name, data):
     height, width = data.draw(st.integers(2, 14)), data.draw(st.integers(2, 9))
     if cfg.get('extent') == 0 and cfg['variant'] != 'theta_minus':
         cfg['spatial_size'] = (height, width)
-    with_alpha = name in MODULES and takes_alpha(name)
-    if with_alpha:
+    if name in MODULES and takes_alpha(name):
         cfg['identity_init'] = True
     torch.manual_seed(0)
     module = randomise(getattr(ma, name)(channels, **cfg)).double()
     gates = [m for m in module.modules() if isinstance(m, ma.Gate)]
+    with_alpha = any(gate.alpha is not None for gate in gates)
     x = torch.randn(2, channels, height, width, dtype=torch.double)
     for training, alpha in itertools.product((False, True), (0, 1)):
         module.train(training)
@@ -322,6 +328,179 @@ def test_scse_takes_the_larger_product():
     x = torch.tensor([[[[-4.0, 4.0]]]])
     expected = torch.tensor([[[[-2.0, 3.0]]]])
     torch.testing.assert_close(module(x), expected)
+
+
+def test_ema_by_hand():
+    """One group of one channel: softmaxes of 1, so the gate is σ(x1 + x2)."""
+    module = randomise(ma.EMA(3, factor=3)).double()
+    x = torch.randn(1, 3, 5, 4, dtype=torch.double)
+    a, b = module.conv1x1.weight.item(), module.conv1x1.bias.item()
+    for c in range(3):
+        z = x[0, c]
+        rows = (a * z.mean(1, True) + b).sigmoid()
+        columns = (a * z.mean(0, True) + b).sigmoid()
+        x1 = z * rows * columns
+        x1 = (x1 - x1.mean()) / (x1.var(correction=0) + 1e-5).sqrt()
+        x1 = x1 * module.gn.weight + module.gn.bias
+        x2 = module.conv3x3(z[None, None])[0, 0]
+        expected = z * (x1 + x2).sigmoid()
+        torch.testing.assert_close(module(x)[0, c], expected)
+
+
+def test_ema_of_one_value():
+    """The norm of one value is its bias; torch's own norm refuses it."""
+    module = randomise(ma.EMA(2, factor=1)).double()
+    assert module(torch.randn(1, 2, 1, 1).double()).isfinite().all()
+
+
+@pytest.mark.parametrize('kernel_size', SIZES)
+def test_lska_sees_a_square_of_its_size(kernel_size):
+    """With weights of 1, a point spreads over k x k, without holes."""
+    module = ma.LSKA(1, kernel_size)
+    for name, parameter in module.named_parameters():
+        nn.init.constant_(parameter, float(name.endswith('weight')))
+    middle = 30
+    x = torch.zeros(1, 1, 2 * middle + 1, 2 * middle + 1)
+    x[0, 0, middle, middle] = 1
+    (seen,) = module.gate(x)[0].bool()
+    expected = torch.zeros_like(seen)
+    side = slice(middle - kernel_size // 2, middle + kernel_size // 2 + 1)
+    expected[side, side] = True
+    assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize('kernel_size', SIZES)
+def test_lska_costs_a_line_of_its_size(kernel_size):
+    """Multiplications: 2 (a + b) + C for each value, so linear in k and H W.
+
+    A convolution of k x k would have k².
+    """
+    a, b, _ = SIZES[kernel_size]
+    for size in ((16, 16), (32, 48)):
+        with torch.device('meta'), FlopCounterMode(display=False) as counter:
+            ma.LSKA(64, kernel_size).gate(torch.empty(1, 64, *size))
+        values = 64 * math.prod(size)
+        assert counter.get_total_flops() == 2 * values * (2 * (a + b) + 64)
+
+
+# The standard deviation of the weights, as the authors' code draws them.
+STARTS = {
+    'PolarizedParallel': {
+        'conv_q_right': (2 / 512) ** 0.5,
+        'conv_v_right': (2 / 512) ** 0.5,
+        'conv_q_left': (2 / 512) ** 0.5,
+        'conv_v_left': (2 / 512) ** 0.5,
+        # torch's own start is uniform up to 1 / sqrt(fan in).
+        'conv_up': (3 * 256) ** -0.5,
+    },
+    'PolarizedSequential': {
+        'conv_v_left': (2 / 512) ** 0.5,
+        'conv_up.0': (3 * 256) ** -0.5,
+        'conv_up.3': (3 * 64) ** -0.5,
+    },
+    'LSK': {
+        'conv0': (2 / 25) ** 0.5,
+        'conv_spatial': (2 / 49) ** 0.5,
+        'conv1': (2 / 256) ** 0.5,
+        'conv2': (2 / 256) ** 0.5,
+        'conv_squeeze': (2 / 98) ** 0.5,
+        'conv': (2 / 512) ** 0.5,
+    },
+    'LSKUnit': {
+        'proj_1': (2 / 512) ** 0.5,
+        'spatial_gating_unit.conv0': (2 / 25) ** 0.5,
+        'proj_2': (2 / 512) ** 0.5,
+    },
+    'LSKA': {
+        'conv0h': (2 / 5) ** 0.5,
+        'conv_spatial_v': (2 / 7) ** 0.5,
+        'conv1': (2 / 512) ** 0.5,
+    },
+    'CAA': {
+        'conv1.conv': (3 * 512) ** -0.5,
+        'h_conv.conv': (3 * 11) ** -0.5,
+    },
+    'EMA': {'conv1x1': (3 * 128) ** -0.5, 'conv3x3': (3 * 9 * 128) ** -0.5},
+}
+
+
+@pytest.mark.parametrize('name', STARTS)
+def test_fresh_weights_are_as_wide_as_the_authors(name):
+    more = {'LSKA': dict(kernel_size=23), 'EMA': dict(factor=4)}
+    torch.manual_seed(0)
+    module = getattr(ma, name)(512, **more.get(name, {}))
+    for layer, std in STARTS[name].items():
+        weight = module.get_submodule(layer).weight
+        tolerance = 5 / math.sqrt(weight.numel())
+        assert weight.std().item() == pytest.approx(std, rel=tolerance), layer
+
+
+@pytest.mark.parametrize(
+    ('name', 'ratio'),
+    [
+        ('EMA', 0.503),
+        ('PolarizedParallel', 1.000),
+        ('PolarizedSequential', 0.251),
+        ('CAA', 0.500),
+    ],
+)
+def test_fresh_module_scales_as_the_authors(name, ratio):
+    """The size of the output over that of the input, at 256 channels."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 256, 24, 24)
+    with torch.no_grad():
+        y = getattr(ma, name)(256).eval()(x)
+    found = y.square().mean().sqrt() / x.square().mean().sqrt()
+    assert found.item() == pytest.approx(ratio, abs=0.01)
+
+
+@pytest.mark.parametrize('channels', [3, 9, 15])
+@pytest.mark.parametrize(
+    'name', ['PolarizedParallel', 'PolarizedSequential', 'LSK', 'LSKUnit']
+)
+def test_half_of_odd_channels(name, channels):
+    """Rounded down, as the authors' code does."""
+    if name == 'PolarizedSequential' and channels < 8:
+        channels = 11
+    module = randomise(getattr(ma, name)(channels)).double()
+    x = torch.randn(2, channels, 6, 5, dtype=torch.double)
+    torch.testing.assert_close(module(x), FORMULAS[name](module, x))
+
+
+def test_polarized_parallel_by_hand():
+    """One position: both softmaxes are 1."""
+    module = randomise(ma.PolarizedParallel(4)).double()
+    x = torch.randn(1, 4, 1, 1, dtype=torch.double)
+    z = module.conv_up.weight[:, :, 0, 0] @ module.conv_v_right(x).flatten()
+    gate = z.sigmoid() + 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(module.gate(x).flatten(), gate)
+
+
+@pytest.mark.parametrize(
+    ('name', 'convolutions'),
+    [('PolarizedParallel', 0), ('PolarizedSequential', 1)],
+)
+def test_polarized_has_few_convolutions_of_the_map(name, convolutions):
+    """Multiplications for each value; the formula has 3 convolutions."""
+    counts = []
+    with torch.device('meta'):
+        module, x = getattr(ma, name)(256), torch.empty(1, 256, 50, 80)
+        for function in (module, lambda x: FORMULAS[name](module, x)):
+            with FlopCounterMode(display=False) as counter:
+                function(x)
+            counts.append(counter.get_total_flops() / 2 / x.numel())
+    assert counts[0] == pytest.approx(3 + 128 * convolutions, abs=1)
+    assert counts[1] == pytest.approx(1 + 128 * 3, abs=1)
+
+
+def test_caa_counts_the_padding():
+    """The corner of a map of ones has 16 of 49 values, the middle all."""
+    module = ma.CAA(1, 1)
+    for name, parameter in module.named_parameters():
+        nn.init.constant_(parameter, float(name.endswith('weight')))
+    gate = module.gate(torch.ones(1, 1, 7, 7))[0, 0].logit()
+    assert gate[0, 0].item() == pytest.approx(16 / 49, abs=1e-6)
+    assert gate[3, 3].item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize('frequencies', ['top16', 'low4', 'bot2', [(3, 5)]])

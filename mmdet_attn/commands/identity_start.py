@@ -74,10 +74,17 @@ def check(args):
             module, mmdet_attn.Attention
         ):
             raise InputError(f'--modules: mmdet_attn has no module {name}.')
-        if 'identity_init' not in signature(module).parameters:
+        _, *others = signature(module).parameters.values()
+        if not any(other.name == 'identity_init' for other in others):
             raise InputError(
                 f'--modules: {name} has no identity_init to compare with.'
             )
+        for other in others:
+            if other.default is other.empty:
+                raise InputError(
+                    f'--modules: {name} needs the argument {other.name}, '
+                    'which cannot be given here.'
+                )
     for option, value in (('epochs', args.epochs), ('workers', args.workers)):
         if value < 1:
             raise InputError(f'--{option} must be at least 1, got {value}.')

@@ -54,9 +54,9 @@ class Case(NamedTuple):
 
 def build_module(name: str, channels: int) -> nn.Module:
     """A module of this package with its paper's defaults."""
-    conv = name in ('PSAConv2d', 'SKConv2d')
-    args = (channels, channels, 3) if conv else (channels,)
-    return getattr(mmdet_attn, name)(*args)
+    conv = (channels, 3)
+    needed = {'PSAConv2d': conv, 'SKConv2d': conv, 'LSKA': (23,)}
+    return getattr(mmdet_attn, name)(channels, *needed.get(name, ()))
 
 
 def fits(name: str, shape: tuple[int, ...], setup: Setup) -> bool:

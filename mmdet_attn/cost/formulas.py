@@ -291,23 +291,104 @@ def psaconv2d(m: Any, x: Tensor) -> Tensor:
     return weighted.flatten(1, 2)
 
 
+def ema(m: Any, x: Tensor) -> Tensor:
+    n, c, height, width = x.shape
+    z = x.reshape(n * m.factor, c // m.factor, height, width)
+    rows = F.adaptive_avg_pool2d(z, (height, 1))
+    columns = F.adaptive_avg_pool2d(z, (1, width)).permute(0, 1, 3, 2)
+    gates = _conv(m.conv1x1, torch.cat([rows, columns], 2)).sigmoid()
+    rows, columns = gates.split([height, width], 2)
+    x1 = F.instance_norm(
+        z * rows * columns.permute(0, 1, 3, 2),
+        weight=m.gn.weight,
+        bias=m.gn.bias,
+    )
+    x2 = _conv(m.conv3x3, z, padding=1)
+    weighted = _mean(x1).softmax(1) * x2 + _mean(x2).softmax(1) * x1
+    return _scale(z, weighted.sum(1, True)).view_as(x)
+
+
+def _attended_value(m: Any, x: Tensor) -> Tensor:
+    mask = m.conv_q_right(x).flatten(2).softmax(2)
+    value = m.conv_v_right(x).flatten(2)
+    return (value * mask).sum(2)[:, :, None, None]
+
+
+def polarized_parallel(m: Any, x: Tensor) -> Tensor:
+    product = (_mean(m.conv_q_left(x)) * m.conv_v_left(x)).sum(1, True)
+    spatial = product.flatten(2).softmax(2).view_as(product)
+    return _scale(x, m.conv_up(_attended_value(m, x))) + _scale(x, spatial)
+
+
+def polarized_sequential(m: Any, x: Tensor) -> Tensor:
+    first, norm, _, last = m.conv_up
+    hidden = F.relu(norm(_conv(first, _attended_value(m, x))))
+    x = _scale(x, _conv(last, hidden))
+    value = m.conv_v_left(x)
+    value = value.flatten(2).softmax(2).view_as(value)
+    return _scale(x, (_mean(m.conv_q_left(x)) * value).sum(1, True))
+
+
+def lsk(m: Any, x: Tensor) -> Tensor:
+    channels = x.shape[1]
+    near = _conv(m.conv0, x, padding=2, groups=channels)
+    far = _conv(m.conv_spatial, near, padding=9, dilation=3, groups=channels)
+    a, b = _conv(m.conv1, near), _conv(m.conv2, far)
+    both = torch.cat([a, b], 1)
+    pooled = torch.cat([both.mean(1, True), both.max(1, True)[0]], 1)
+    scales = _conv(m.conv_squeeze, pooled, padding=3).sigmoid()
+    return x * _conv(m.conv, a * scales[:, :1] + b * scales[:, 1:])
+
+
+def lsk_unit(m: Any, x: Tensor) -> Tensor:
+    y = F.gelu(_conv(m.proj_1, x))
+    return x + _conv(m.proj_2, lsk(m.spatial_gating_unit, y))
+
+
+def lska(m: Any, x: Tensor) -> Tensor:
+    y = x
+    for conv in (m.conv0h, m.conv0v, m.conv_spatial_h, m.conv_spatial_v):
+        dilation = conv.dilation[0]
+        # One of the two sizes is 1.
+        reach = [dilation * (side - 1) // 2 for side in conv.weight.shape[2:]]
+        y = F.pad(y, (reach[1], reach[1], reach[0], reach[0]))
+        y = _conv(conv, y, dilation=dilation, groups=x.shape[1])
+    return x * _conv(m.conv1, y)
+
+
+def caa(m: Any, x: Tensor) -> Tensor:
+    y = _conv(m.conv1.conv, F.avg_pool2d(F.pad(x, (3, 3, 3, 3)), 7, 1))
+    reach = m.h_conv.conv.weight.shape[3] // 2
+    y = _conv(m.h_conv.conv, F.pad(y, (reach, reach)), groups=x.shape[1])
+    y = F.pad(y, (0, 0, reach, reach))
+    y = _conv(m.v_conv.conv, y, groups=x.shape[1])
+    return _scale(x, _conv(m.conv2.conv, y))
+
+
 FORMULAS: dict[str, Formula] = {
     'A2': a2,
     'BAM': bam,
+    'CAA': caa,
     'CAM': cam,
     'CBAM': cbam,
     'CoordAtt': coordatt,
     'ECA': eca,
     'ECANS': ecans,
     'ESE': ese,
+    'EMA': ema,
     'FCA': fca,
     'GAM': gam,
     'GC': gc,
     'GE': ge,
     'GSoP': gsop,
+    'LSK': lsk,
+    'LSKA': lska,
+    'LSKUnit': lsk_unit,
     'NonLocal': non_local,
     'PAM': pam,
     'PSAConv2d': psaconv2d,
+    'PolarizedParallel': polarized_parallel,
+    'PolarizedSequential': polarized_sequential,
     'SCSE': scse,
     'SE': se,
     'SEGC1': grouped_se,

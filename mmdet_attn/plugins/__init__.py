@@ -3,19 +3,27 @@
 from mmdet_attn.plugins.a2 import A2
 from mmdet_attn.plugins.bam import BAM
 from mmdet_attn.plugins.base import Attention, Gate
+from mmdet_attn.plugins.caa import CAA
 from mmdet_attn.plugins.cam import CAM
 from mmdet_attn.plugins.cbam import CBAM
 from mmdet_attn.plugins.coordatt import CoordAtt
 from mmdet_attn.plugins.eca import ECA
 from mmdet_attn.plugins.ecans import ECANS
+from mmdet_attn.plugins.ema import EMA
 from mmdet_attn.plugins.ese import ESE
 from mmdet_attn.plugins.fca import FCA
 from mmdet_attn.plugins.gam import GAM
 from mmdet_attn.plugins.gc import GC
 from mmdet_attn.plugins.ge import GE
 from mmdet_attn.plugins.gsop import GSoP
+from mmdet_attn.plugins.lsk import LSK, LSKUnit
+from mmdet_attn.plugins.lska import LSKA
 from mmdet_attn.plugins.non_local import NonLocal
 from mmdet_attn.plugins.pam import PAM
+from mmdet_attn.plugins.polarized import (
+    PolarizedParallel,
+    PolarizedSequential,
+)
 from mmdet_attn.plugins.psaconv2d import PSAConv2d
 from mmdet_attn.plugins.scse import SCSE
 from mmdet_attn.plugins.se import SE
@@ -36,15 +44,19 @@ from mmdet_attn.plugins.tripletattention import TripletAttention
 __all__ = [
     'A2',
     'BAM',
+    'CAA',
     'CAM',
     'CBAM',
     'ECA',
     'ECANS',
+    'EMA',
     'ESE',
     'FCA',
     'GAM',
     'GC',
     'GE',
+    'LSK',
+    'LSKA',
     'PAM',
     'SCSE',
     'SE',
@@ -56,8 +68,11 @@ __all__ = [
     'CoordAtt',
     'GSoP',
     'Gate',
+    'LSKUnit',
     'NonLocal',
     'PSAConv2d',
+    'PolarizedParallel',
+    'PolarizedSequential',
     'SEVar1',
     'SEVar2',
     'SEVar3',

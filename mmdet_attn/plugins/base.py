@@ -133,8 +133,8 @@ class Attention(ShowArguments, BaseModule):
     def starts_as_identity(self) -> bool:
         """Whether a fresh module returns its input.
 
-        Modules that add start at zero. Modules that multiply need
-        `identity_init=True`.
+        Modules that add start at zero. Modules that multiply, and
+        `LSKUnit`, need `identity_init=True`.
         """
         gates = [m for m in self.modules() if isinstance(m, Gate)]
         return all(gate.alpha is not None for gate in gates)
@@ -218,6 +218,20 @@ def zero_weight(layer: nn.Module) -> None:
     """Zero the weight or scale of a layer, if it has one."""
     if isinstance(weight := getattr(layer, 'weight', None), Tensor):
         nn.init.zeros_(weight)
+
+
+def normal_fan_out(*modules: nn.Module) -> None:
+    """Draw the weights of convolutions from N(0, 2 / fan_out); zero biases.
+
+    The fan is that of one group, unlike in `torch.nn.init.kaiming_normal_`.
+    """
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d):
+                fan = layer.weight[0, 0].numel() * layer.out_channels
+                std = (2 * layer.groups / fan) ** 0.5
+                nn.init.normal_(layer.weight, std=std)
+    zero_biases(*modules)
 
 
 def zero_biases(*modules: nn.Module) -> None:

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_attn.plugins.base import Gate, zero_biases
+from mmdet_attn.plugins.base import Gate, normal_fan_out
 from mmdet_attn.plugins.norm import build_norm
 from mmdet_attn.plugins.pooling import mean
 
@@ -74,9 +74,7 @@ class CoordAtt(Gate):
 
     def init_weights(self) -> None:
         super().init_weights()
-        for conv in (self.conv1, self.conv_h, self.conv_w):
-            nn.init.normal_(conv.weight, std=(2 / conv.out_channels) ** 0.5)
-        zero_biases(self)
+        normal_fan_out(self)
 
     def gate(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to `(N, C, H, W)`."""

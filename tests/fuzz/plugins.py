@@ -57,6 +57,8 @@ def calls(draw):
     if name in CONVS:
         given['out_channels'] = draw(st.sampled_from([1, 4, 16, 32, 64]))
         given['kernel_size'] = 3
+    if name == 'LSKA':
+        given['kernel_size'] = draw(st.sampled_from([7, 11, 23, 53]) | ODD)
     free = [key for key in parameters if key not in given]
     some = st.lists(st.sampled_from(free), max_size=3, unique=True)
     for key in draw(some) if free else ():

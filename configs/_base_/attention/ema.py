@@ -1,0 +1,10 @@
+# The author advises the place of NAM in ResNets: every block, before the
+# addition.
+attention = dict(
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.EMA', identity_init=True),
+            position='after_conv3',
+        )
+    ],
+)
