@@ -27,6 +27,8 @@ VARIANTS = {
     'GE-plus': dict(type='GE', variant='theta_plus', extent=2),
     'GSoP-position': dict(type='GSoP', mode='position'),
     'GC-mul-avg': dict(type='GC', fusion=('mul', 'add'), pooling='avg'),
+    'GCT-l1': dict(type='GCT', mode='l1'),
+    'CrissCross-twice': dict(type='CrissCross', recurrence=2),
     'NonLocal-gaussian': dict(type='NonLocal', mode='gaussian'),
     'NonLocal-dot': dict(type='NonLocal', mode='dot_product'),
     'NonLocal-concat': dict(type='NonLocal', mode='concatenation'),

@@ -51,8 +51,10 @@ def test_two_gates_in_order(name):
     torch.testing.assert_close(y, x * channel * spatial)
 
 
-@pytest.mark.parametrize('name', ['GC', 'NonLocal', 'A2', 'PAM', 'CAM'])
-def test_modules_that_add_have_no_map(name):
+@pytest.mark.parametrize(
+    'name', ['GC', 'NonLocal', 'A2', 'PAM', 'CAM', 'CrissCross', 'GCT']
+)
+def test_modules_that_are_no_gates_have_no_map(name):
     module, x = ready(name), torch.randn(SHAPE)
     with record_gates(module) as found:
         assert torch.equal(run(module, x), run(module, x))

@@ -81,6 +81,11 @@ FIGURES = {
     'CoordAtt': (ma.CoordAtt, EVERY_BLOCK, 1_917_832),
     'FcaNet': (ma.FCA, EVERY_BLOCK, 2_514_944),
     'SimAM': (ma.SimAM, EVERY_BLOCK, 0),
+    'CrissCross': (ma.CrissCross, EVERY_BLOCK, 25_168_336),
+    'SRM': (ma.SRM, EVERY_BLOCK, 60_416),
+    'NAM': (ma.NAM, EVERY_BLOCK, 30_208),
+    'GCT': (ma.GCT, EVERY_BLOCK, 45_312),
+    'SPM': (ma.SPM, EVERY_BLOCK, 140_912_384),
     'Triplet': (ma.TripletAttention, EVERY_BLOCK, 4_800),
 }
 

@@ -91,6 +91,11 @@ ARGUMENTS = {
         groups=st.just((1, 2, 4, 4)),
         reduction=st.integers(1, 4),
     ),
+    'CrissCross': dict(recurrence=st.integers(1, 3)),
+    'SRM': dict(norm_cfg=norm_cfg),
+    'NAM': dict(norm_cfg=norm_cfg.filter(bool)),
+    'GCT': dict(mode=st.sampled_from(['l2', 'l1'])),
+    'SPM': dict(norm_cfg=norm_cfg),
     'SimAM': dict(lambda_=st.floats(1e-5, 1)),
     'TripletAttention': dict(kernel_size=odd, norm_cfg=norm_cfg),
 }
