@@ -7,12 +7,13 @@ arithmetic) loads when named.
 
 from importlib import import_module
 
+from mmdet_attn.insertion import insert
 from mmdet_attn.necks import AttentionNeck
 from mmdet_attn.plugins import *
 from mmdet_attn.plugins import __all__ as _plugins
 
 __version__ = '0.2.0'
-__all__ = [*_plugins, 'AttentionNeck']
+__all__ = [*_plugins, 'AttentionNeck', 'insert']
 _LAZY = {
     'AttentionMobileNetV2': 'mmdet_attn.backbones',
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
