@@ -382,6 +382,7 @@ def test_learning_rate_of_every_iteration(length):
 
 def stock(backbone):
     """The config of the same network of mmdet without attention."""
+    backbone = backbone.get('host', backbone)
     ours = ('plugins', 'plugin', 'narrow', 'dcn', 'stage_with_dcn', 'init_cfg')
     kept = {key: value for key, value in backbone.items() if key not in ours}
     kind = kept['type'].replace('mmdet_attn.Attention', 'mmdet.')
@@ -391,7 +392,7 @@ def stock(backbone):
 @pytest.mark.parametrize(
     'name',
     [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
-    + ['retinanet_mobilenetv2_eca'],
+    + ['retinanet_mobilenetv2_eca', 'faster_rcnn_r50_gct'],
 )
 def test_identity_start_changes_no_bit(name):
     """The plain detector's weights with fresh modules: equal outputs."""
