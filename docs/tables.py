@@ -233,7 +233,8 @@ def _parameters(base: str = '') -> int:
     backbone = host | attention
     if attention.get('type') == 'mmdet_attn.insert':
         backbone = dict(attention, host=host)
-    backbone.pop('init_cfg', None)
+    for key in ('_delete_', 'init_cfg'):
+        backbone.pop(key, None)
     with torch.device('meta'):
         network = MODELS.build(backbone)
     return sum(

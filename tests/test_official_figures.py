@@ -107,3 +107,37 @@ def test_nam_has_no_gradient_through_its_weights():
     found = torch.stack([grad.sum(), *grad[:3]])
     known = grad.new_tensor([-0.404154, 0.070139, 0.074195, 0.350948])
     torch.testing.assert_close(found, known, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ('name', 'ratio'),
+    [
+        ('CrissCross', 1),
+        ('GCT', 1),
+        ('NAM', 0.5),
+        ('SPM', 0.499),
+        ('SRM', 0.5),
+    ],
+)
+def test_what_a_fresh_module_leaves_of_its_input(name, ratio):
+    """The root mean squares of output and input, C = 256."""
+    torch.manual_seed(0)
+    module = getattr(ma, name)(256).eval()
+    x = torch.randn(2, 256, 56, 56)
+    found = module(x).square().mean().sqrt() / x.square().mean().sqrt()
+    assert found.item() == pytest.approx(ratio, abs=0.01)
+
+
+def test_fresh_weights_are_as_wide_as_the_authors():
+    """SPM's by its fan out, CrissCross's by torch's default."""
+    torch.manual_seed(0)
+    spm, crisscross = ma.SPM(512), ma.CrissCross(512)
+    for conv, std in (
+        (spm.conv1, (2 / (3 * 512)) ** 0.5),
+        (spm.conv2, (2 / (3 * 512)) ** 0.5),
+        (spm.conv3, (2 / 512) ** 0.5),
+        (crisscross.query_conv, (3 * 512) ** -0.5),
+        (crisscross.value_conv, (3 * 512) ** -0.5),
+    ):
+        assert conv.weight.std().item() == pytest.approx(std, rel=0.02)
+    assert spm.conv3.bias.abs().sum() > 0

@@ -1,6 +1,7 @@
 # The authors have it before every convolution: the stem, the three of each
 # block, and those of the shortcuts.
 attention = dict(
+    _delete_=True,
     type='mmdet_attn.insert',
     plugins=[
         dict(
