@@ -227,16 +227,19 @@ def _parameters(base: str = '') -> int:
 
     import mmdet_attn  # noqa: F401
 
-    backbone = dict(type='mmdet.ResNet', depth=50)
-    if base:
-        backbone |= Config.fromfile(ROOT / base).attention
-        backbone.pop('init_cfg', None)
+    host = dict(type='mmdet.ResNet', depth=50)
+    attention = Config.fromfile(ROOT / base).attention if base else {}
+    backbone = host | attention
+    if attention.get('type') == 'mmdet_attn.insert':
+        backbone = dict(attention, host=host)
+    for key in ('_delete_', 'init_cfg'):
+        backbone.pop(key, None)
     with torch.device('meta'):
         network = MODELS.build(backbone)
     return sum(
         value.numel()
         for name, value in network.named_parameters()
-        if name.rpartition('.')[2] != 'alpha'
+        if value.dim() or name.rpartition('.')[2] != 'alpha'
     )
 
 

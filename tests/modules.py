@@ -28,6 +28,8 @@ VARIANTS = {
     'GSoP-position': dict(type='GSoP', mode='position'),
     'EMA-one': dict(type='EMA', factor=1),
     'GC-mul-avg': dict(type='GC', fusion=('mul', 'add'), pooling='avg'),
+    'GCT-l1': dict(type='GCT', mode='l1'),
+    'CrissCross-twice': dict(type='CrissCross', recurrence=2),
     'NonLocal-gaussian': dict(type='NonLocal', mode='gaussian'),
     'NonLocal-dot': dict(type='NonLocal', mode='dot_product'),
     'NonLocal-concat': dict(type='NonLocal', mode='concatenation'),

@@ -1,6 +1,7 @@
 """Every config: parses, builds, carries its plugins, trains; the schedule."""
 
 import functools
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -81,12 +82,14 @@ PLACES = {
     'a2': [(2, 1), (2, 3), (3, 1), (3, 3), (3, 5)],
     'pam': [(4, 2)],
     'cam': [(4, 2)],
+    'crisscross': [(4, 2)],
+    'spm': [(1, 2), (2, 3), (3, 5), (4, 0), (4, 1), (4, 2)],
     'gc': [(s, b) for s in (2, 3, 4) for b in range((3, 4, 6, 3)[s - 1])],
 }
 # Modules of so many parameters stand behind the 3x3 convolution.
 AFTER_CONV2 = ('ese', 'polarizedparallel', 'polarizedsequential')
 AFTER_CONV2 += ('lsk', 'lskunit', 'lska', 'caa')
-AFTER_BLOCK = ('bam', 'nonlocal', 'a2', 'pam', 'cam', 'gam')
+AFTER_BLOCK = ('bam', 'nonlocal', 'a2', 'pam', 'cam', 'gam', 'crisscross')
 
 
 def build(cfg):
@@ -131,7 +134,12 @@ def places(backbone, cls):
     ]
 
 
-RESNETS = [n for n in LEAVES + DEMO if 'yolox' not in n and 'mobile' not in n]
+# Those with a place in their blocks.
+RESNETS = [
+    name
+    for name in LEAVES + DEMO
+    if not any(word in name for word in ('yolox', 'mobile', 'gct'))
+]
 
 
 @pytest.mark.parametrize('name', RESNETS)
@@ -159,7 +167,8 @@ def test_attention_is_in_its_place(name):
             assert type(block.conv2) is cls
             continue
         key = cls._abbr_
-        narrow = depth in ('r18', 'r34')
+        # With the width of the middle convolution.
+        narrow = depth in ('r18', 'r34') or attention == 'spm'
         if attention in AFTER_BLOCK or narrow:
             position = 'after_conv2' if narrow else 'after_block'
             assert block.inserted == {position: [key]}
@@ -168,13 +177,62 @@ def test_attention_is_in_its_place(name):
         else:
             assert block.after_conv3_plugin_names == [key]
         plugin = getattr(block, key)
-        if attention in AFTER_CONV2:
-            assert plugin.in_channels == block.conv2.out_channels
-        else:
-            assert plugin.in_channels == block.conv1.in_channels or index == 0
+        inner = narrow or attention in AFTER_CONV2
+        last = block.conv2 if inner else block.conv3
+        assert plugin.in_channels == last.out_channels
         if attention == 'eca':
             kernel = (kernels[stage - 1],)
             assert plugin.conv.kernel_size == kernel or 'demo' in name
+
+
+def test_gct_is_before_every_convolution():
+    """What it returns is what the convolution gets."""
+    backbone = load('faster_rcnn_r50_gct').model.backbone
+    backbone.host.update(base_channels=8, stem_channels=8, init_cfg=None)
+    network = build(backbone)
+    network.eval()
+    gave, got = [], []
+    for name, module in network.named_modules():
+        if isinstance(module, mmdet_attn.GCT):
+            module.gamma.data.fill_(1)
+            module.register_forward_hook(lambda m, args, y: gave.append(y))
+        if isinstance(module, nn.Conv2d):
+            assert name.startswith(('conv1', 'layer'))
+            module.register_forward_hook(lambda m, x, y: got.append(x[0]))
+    network(torch.randn(1, 3, 32, 32))
+    assert len(gave) == len(got) == 53
+    assert all(map(torch.equal, gave, got))
+
+
+@pytest.mark.parametrize(
+    ('attention', 'figure'), [('gct', 67_593), ('spm', 6_117_056)]
+)
+def test_parameters_of_the_authors_networks(attention, figure):
+    """Without the scalars of the identity start, with the classifier."""
+    backbone = structure(f'faster_rcnn_r50_{attention}').backbone
+    count = sum(p.numel() for p in backbone.parameters() if p.dim())
+    assert count + 2_049_000 == 25_557_032 + figure
+
+
+@pytest.mark.parametrize(
+    ('attention', 'without_decay'),
+    [('gct', {'beta': 42}), ('srm', {'cfc': 13, 'weight': 13, 'bias': 13})],
+)
+def test_weight_decay_of_the_authors(attention, without_decay):
+    """None on these in the stages that train, the config's on all others."""
+    cfg = load(f'faster_rcnn_r50_{attention}')
+    model = structure(f'faster_rcnn_r50_{attention}')
+    names = {id(p): name for name, p in model.named_parameters()}
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    found = Counter()
+    for group in wrapper.optimizer.param_groups:
+        assert group['weight_decay'] in (0, 1e-4)
+        if not group['weight_decay']:
+            for parameter in group['params']:
+                name = names[id(parameter)]
+                assert f'.{attention}' in name
+                found[name.rpartition('.')[2]] += 1
+    assert found == without_decay
 
 
 @pytest.mark.parametrize('name', RELEASED)
@@ -204,13 +262,14 @@ def test_builds(name):
 
 def check_gradients(cfg, model):
     """None in frozen stages, one in every alpha outside of them."""
-    frozen = cfg.backbone.get('frozen_stages', -1)
+    host = cfg.backbone.get('host', cfg.backbone)
+    frozen = host.get('frozen_stages', -1)
     parts = ('conv1', 'layer1', 'layer2')[: frozen + 1]
     still = tuple(f'backbone.{part}' for part in parts)
     for key, parameter in model.named_parameters():
         if key.startswith(still):
             assert parameter.grad is None, key
-        elif key.endswith('alpha'):
+        elif key.endswith('alpha') and not parameter.dim():
             assert parameter.grad.abs() > 0, key
 
 
@@ -329,6 +388,7 @@ def test_learning_rate_of_every_iteration(length):
 
 def stock(backbone):
     """The config of the same network of mmdet without attention."""
+    backbone = backbone.get('host', backbone)
     ours = ('plugins', 'plugin', 'narrow', 'dcn', 'stage_with_dcn', 'init_cfg')
     kept = {key: value for key, value in backbone.items() if key not in ours}
     kind = kept['type'].replace('mmdet_attn.Attention', 'mmdet.')
@@ -338,7 +398,7 @@ def stock(backbone):
 @pytest.mark.parametrize(
     'name',
     [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d', 'skconv2d')]
-    + ['retinanet_mobilenetv2_eca'],
+    + ['retinanet_mobilenetv2_eca', 'faster_rcnn_r50_gct'],
 )
 def test_identity_start_changes_no_bit(name):
     """The plain detector's weights with fresh modules: equal outputs."""
@@ -381,13 +441,14 @@ def plain_weights(tmp_path_factory):
 def test_starts_from_plain_weights(name, plain_weights):
     """As shipped: every plugin is accounted for, none is refused."""
     cfg = load(name).model.backbone
-    assert cfg.init_cfg.type == 'mmdet_attn.AttentionPretrained'
-    assert '://' in cfg.init_cfg.checkpoint
-    cfg.init_cfg.checkpoint = plain_weights(cfg)
+    host = cfg.get('host', cfg)
+    assert host.init_cfg.type == 'mmdet_attn.AttentionPretrained'
+    assert '://' in host.init_cfg.checkpoint
+    host.init_cfg.checkpoint = plain_weights(host)
     backbone = build(cfg)
     backbone.init_weights()
     found = backbone.state_dict()
-    state = torch.load(cfg.init_cfg.checkpoint)['state_dict']
+    state = torch.load(host.init_cfg.checkpoint)['state_dict']
     del state['head.fc.weight']
     for key, value in state.items():
         if 'conv2' not in key or 'psa' not in name:

@@ -39,6 +39,9 @@ FILES = {
     'PolarizedSequential': 'polarized',
 } | {f'SE{kind}{n}': 'sevariants' for kind in ('Var', 'GC') for n in (1, 2, 3)}
 GN = dict(type='GN', num_groups=1)
+BARE = dict(type='BN', affine=False)
+# Their batch norm sees one value for each image, whatever its size.
+POOLS_TO_ONE = ('BAM', 'SRM')
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -108,6 +111,8 @@ def test_keeps_shape_dtype_and_layout(name, shape, dtype, memory_format):
         module.train(training)
         if training and shape == (1, 32, 1, 1) and has_batch_norm(module):
             continue  # see test_batch_norm_of_one_value
+        if name == 'SRM' and shape == (1, 32, 1, 1):
+            continue  # see test_srm_of_one_pixel
         y = module(x)
         assert y.shape == x.shape
         assert y.dtype == dtype
@@ -117,10 +122,12 @@ def test_keeps_shape_dtype_and_layout(name, shape, dtype, memory_format):
             assert y.isfinite().all()
 
 
-@pytest.mark.parametrize('name', ['BAM', 'CBAM', 'GSoP', 'TripletAttention'])
+@pytest.mark.parametrize(
+    'name', ['BAM', 'CBAM', 'GSoP', 'NAM', 'SPM', 'SRM', 'TripletAttention']
+)
 def test_batch_norm_of_one_value(name):
     """Refused in training with the sizes and two ways out; both work."""
-    x = torch.randn((1, 32, 9, 8) if name == 'BAM' else (1, 32, 1, 1))
+    x = torch.randn((1, 32, 9, 8) if name in POOLS_TO_ONE else (1, 32, 1, 1))
     with pytest.raises(ValueError, match=r'BN: .* \(1, \d+, 1, 1\): use a'):
         build(name)(x)
     assert build(name)(torch.cat([x, x])).isfinite().all()
@@ -177,6 +184,10 @@ def test_every_norm_can_be_changed(name):
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     assert all(type(m) is nn.SyncBatchNorm for m in norms)
     assert not any(m.weight.requires_grad for m in norms)
+    if name == 'NAM':
+        with pytest.raises(InputError, match='norm with a scale, got None'):
+            build(name, norm_cfg=None)
+        return
     none = build(name, norm_cfg=None)
     assert not has_batch_norm(none)
     assert none(torch.randn(2, 32, 6, 5)).shape == (2, 32, 6, 5)
@@ -198,7 +209,12 @@ def test_gradients_reach_everything(name):
 def test_gradcheck(name):
     module = randomise(build_identity(name, 16)).double()
     x = torch.randn(2, 16, 3, 4, dtype=torch.double, requires_grad=True)
-    parameters = [p for p in module.parameters() if p.numel() < 600]
+    # The weights that NAM makes of its scale have no gradient.
+    parameters = [
+        p
+        for key, p in module.named_parameters()
+        if p.numel() < 600 and (name, key) != ('NAM', 'norm.weight')
+    ]
 
     def run(x, *_):
         return module(x)
@@ -434,6 +450,12 @@ def test_bad_channels(name, value):
         ('GC', dict(pooling='max'), "'att', 'avg', got 'max'"),
         ('NonLocal', dict(mode='dot'), "'concatenation', got 'dot'"),
         ('A2', dict(reduction=0), 'A2: reduction'),
+        ('CrissCross', dict(in_channels=7), 'must be at least 8, got 7'),
+        ('CrissCross', dict(recurrence=0), 'recurrence must be .* got 0'),
+        ('GCT', dict(mode='l3'), "GCT: mode .* 'l2', 'l1', got 'l3'"),
+        ('NAM', dict(norm_cfg=BARE), 'NAM: norm_cfg .* a scale, got .*BN'),
+        ('SRM', dict(norm_cfg=dict(type='LN')), "SyncBN, GN, got 'LN'"),
+        ('SPM', dict(norm_cfg=dict(type='LN')), "SyncBN, GN, got 'LN'"),
         ('GAM', dict(groups=3), 'a divisor of 32 and 2 channels, got 3'),
         ('GAM', dict(shuffle=True), 'groups must be above 1 .* got 1'),
         ('CoordAtt', dict(min_channels=0), 'min_channels'),
@@ -493,6 +515,15 @@ def test_global_gather_excite_names_the_sizes():
     message = r'spatial_size \(7, 5\), got \(5, 7\): .* extent=2'
     with pytest.raises(ValueError, match=message):
         module(torch.randn(2, 32, 5, 7))
+
+
+def test_srm_of_one_pixel():
+    """Its variance is 0 / 0. Refused in training and in evaluation."""
+    for training in (True, False):
+        module = build('SRM').train(training)
+        with pytest.raises(InputError, match=r'SRM: .* \(2, 32, 1, 1\): use'):
+            module(torch.randn(2, 32, 1, 1))
+        assert module(torch.randn(2, 32, 1, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(

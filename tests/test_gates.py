@@ -64,8 +64,10 @@ def test_gate_inside_a_unit():
     torch.testing.assert_close(g, expected)
 
 
-@pytest.mark.parametrize('name', ['GC', 'NonLocal', 'A2', 'PAM', 'CAM'])
-def test_modules_that_add_have_no_map(name):
+@pytest.mark.parametrize(
+    'name', ['GC', 'NonLocal', 'A2', 'PAM', 'CAM', 'CrissCross', 'GCT']
+)
+def test_modules_that_are_no_gates_have_no_map(name):
     module, x = ready(name), torch.randn(SHAPE)
     with record_gates(module) as found:
         assert torch.equal(run(module, x), run(module, x))

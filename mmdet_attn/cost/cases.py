@@ -19,7 +19,7 @@ DETECTOR = 'faster_rcnn_r50'
 # The stages of ResNet-50: channels and stride.
 STAGES = ((256, 4), (512, 8), (1024, 16), (2048, 32))
 # The straightforward formula of these has H W x H W matrices.
-WHOLE_MATRIX = ('NonLocal', 'PAM')
+WHOLE_MATRIX = ('CrissCross', 'NonLocal', 'PAM')
 
 
 class Case(NamedTuple):

@@ -34,7 +34,7 @@ def _perceptron(m: Any, y: Tensor) -> Tensor:
     return m.fc2(hidden)[:, :, None, None]
 
 
-def _conv(layer: nn.Conv2d, x: Tensor, *args: int, **kwargs: int) -> Tensor:
+def _conv(layer: nn.Conv2d, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """With the weights of a layer, and nothing else of it."""
     return F.conv2d(x, layer.weight, layer.bias, *args, **kwargs)
 
@@ -203,6 +203,21 @@ def pam(m: Any, x: Tensor) -> Tensor:
     return x + m.gamma * _whole_matrix(q, k, v, 1.0).view_as(x)
 
 
+def crisscross(m: Any, x: Tensor) -> Tensor:
+    rows, columns = (torch.ones(side, side) for side in x.shape[2:])
+    # Pairs of one row or of one column, among all pairs of positions.
+    cross = torch.kron(torch.diag(rows[0]), columns)
+    cross = cross + torch.kron(rows, torch.diag(columns[0]))
+    outside = (cross == 0).to(x.device)
+    for _ in range(m.recurrence):
+        q, k, v = m.query_conv(x), m.key_conv(x), m.value_conv(x)
+        logits = q.flatten(2).transpose(1, 2) @ k.flatten(2)
+        weights = logits.masked_fill(outside, -torch.inf).softmax(2)
+        y = v.flatten(2) @ weights.transpose(1, 2)
+        x = x + m.gamma * y.view_as(x)
+    return x
+
+
 def cam(m: Any, x: Tensor) -> Tensor:
     flat = x.flatten(2)
     energy = flat @ flat.transpose(1, 2)
@@ -225,6 +240,38 @@ def coordatt(m: Any, x: Tensor) -> Tensor:
     rows, columns = y.split([height, width], 2)
     columns = m.conv_w(columns.permute(0, 1, 3, 2)).sigmoid()
     return x * columns.expand_as(x) * m.conv_h(rows).sigmoid().expand_as(x)
+
+
+def srm(m: Any, x: Tensor) -> Tensor:
+    style = torch.stack([x.mean((2, 3)), (x.var((2, 3)) + 1e-5).sqrt()], dim=2)
+    z = (style * m.cfc).sum(2)
+    return _scale(x, m.norm(z[:, :, None, None]))
+
+
+def nam(m: Any, x: Tensor) -> Tensor:
+    gamma = m.norm.weight.data
+    w = gamma.abs() / gamma.abs().sum()
+    return _scale(x, m.norm(x) * w.view(1, -1, 1, 1))
+
+
+def gct(m: Any, x: Tensor) -> Tensor:
+    alpha, gamma, beta = m.alpha, m.gamma, m.beta
+    if m.mode == 'l2':
+        e = alpha * (x.pow(2).sum((2, 3), keepdim=True) + 1e-5).sqrt()
+        n = e / (e.pow(2).mean(1, keepdim=True) + 1e-5).sqrt()
+    else:
+        e = alpha * x.abs().sum((2, 3), keepdim=True)
+        n = e / (e.abs().mean(1, keepdim=True) + 1e-5)
+    return x * (1 + torch.tanh(gamma * n + beta))
+
+
+def spm(m: Any, x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    rows = F.adaptive_avg_pool2d(x, (height, 1))
+    columns = F.adaptive_avg_pool2d(x, (1, width))
+    rows = m.bn1(_conv(m.conv1, rows, padding=(1, 0))).expand_as(x)
+    columns = m.bn2(_conv(m.conv2, columns, padding=(0, 1))).expand_as(x)
+    return _scale(x, _conv(m.conv3, F.relu(rows + columns)))
 
 
 def simam(m: Any, x: Tensor) -> Tensor:
@@ -372,6 +419,7 @@ FORMULAS: dict[str, Formula] = {
     'CAM': cam,
     'CBAM': cbam,
     'CoordAtt': coordatt,
+    'CrissCross': crisscross,
     'ECA': eca,
     'ECANS': ecans,
     'ESE': ese,
@@ -379,11 +427,13 @@ FORMULAS: dict[str, Formula] = {
     'FCA': fca,
     'GAM': gam,
     'GC': gc,
+    'GCT': gct,
     'GE': ge,
     'GSoP': gsop,
     'LSK': lsk,
     'LSKA': lska,
     'LSKUnit': lsk_unit,
+    'NAM': nam,
     'NonLocal': non_local,
     'PAM': pam,
     'PSAConv2d': psaconv2d,
@@ -400,6 +450,8 @@ FORMULAS: dict[str, Formula] = {
     'SGE': sge,
     'SKConv2d': skconv2d,
     'ShuffleAttention': shuffleattention,
+    'SPM': spm,
+    'SRM': srm,
     'SimAM': simam,
     'TripletAttention': tripletattention,
 }

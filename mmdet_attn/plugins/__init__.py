@@ -7,6 +7,7 @@ from mmdet_attn.plugins.caa import CAA
 from mmdet_attn.plugins.cam import CAM
 from mmdet_attn.plugins.cbam import CBAM
 from mmdet_attn.plugins.coordatt import CoordAtt
+from mmdet_attn.plugins.crisscross import CrissCross
 from mmdet_attn.plugins.eca import ECA
 from mmdet_attn.plugins.ecans import ECANS
 from mmdet_attn.plugins.ema import EMA
@@ -14,10 +15,12 @@ from mmdet_attn.plugins.ese import ESE
 from mmdet_attn.plugins.fca import FCA
 from mmdet_attn.plugins.gam import GAM
 from mmdet_attn.plugins.gc import GC
+from mmdet_attn.plugins.gct import GCT
 from mmdet_attn.plugins.ge import GE
 from mmdet_attn.plugins.gsop import GSoP
 from mmdet_attn.plugins.lsk import LSK, LSKUnit
 from mmdet_attn.plugins.lska import LSKA
+from mmdet_attn.plugins.nam import NAM
 from mmdet_attn.plugins.non_local import NonLocal
 from mmdet_attn.plugins.pam import PAM
 from mmdet_attn.plugins.polarized import (
@@ -39,6 +42,8 @@ from mmdet_attn.plugins.sge import SGE
 from mmdet_attn.plugins.shuffleattention import ShuffleAttention
 from mmdet_attn.plugins.simam import SimAM, SimAMConv2d
 from mmdet_attn.plugins.skconv2d import SKConv2d
+from mmdet_attn.plugins.spm import SPM
+from mmdet_attn.plugins.srm import SRM
 from mmdet_attn.plugins.tripletattention import TripletAttention
 
 __all__ = [
@@ -54,9 +59,11 @@ __all__ = [
     'FCA',
     'GAM',
     'GC',
+    'GCT',
     'GE',
     'LSK',
     'LSKA',
+    'NAM',
     'PAM',
     'SCSE',
     'SE',
@@ -64,8 +71,11 @@ __all__ = [
     'SEGC2',
     'SEGC3',
     'SGE',
+    'SPM',
+    'SRM',
     'Attention',
     'CoordAtt',
+    'CrissCross',
     'GSoP',
     'Gate',
     'LSKUnit',

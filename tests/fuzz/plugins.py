@@ -29,7 +29,7 @@ WORDS = st.sampled_from(
     [
         *('add', 'mul', 'max', 'avg', 'att', 'lp', 'lse', 'low16', 'top1'),
         *('top16', 'bot8', 'theta_minus', 'theta_plus', 'channel'),
-        *('position', 'gaussian', 'dot_product', 'concatenation'),
+        *('position', 'gaussian', 'dot_product', 'concatenation', 'l1', 'l2'),
     ]
 )
 NORMS = st.one_of(

@@ -1,0 +1,2 @@
+_base_ = ['faster_rcnn_r50.py', '_base_/attention/nam.py']
+model = dict(backbone=_base_.attention)
