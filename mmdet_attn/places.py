@@ -253,13 +253,14 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 
 def plugins(network: Any) -> dict[str, nn.Module]:
-    """The attention modules of a network, by name."""
+    """The attention modules of a network, by name, without their parts."""
     own = network.insertions.plugins if hasattr(network, 'insertions') else []
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, Attention) or module in own
-    }
+    found: dict[str, nn.Module] = {}
+    for name, module in network.named_modules():
+        inside = name.startswith(tuple(f'{outer}.' for outer in found))
+        if not inside and (isinstance(module, Attention) or module in own):
+            found[name] = module
+    return found
 
 
 def added(

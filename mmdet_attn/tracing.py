@@ -144,7 +144,7 @@ def given_hw_shape(
 def _both(first: Seen, next_: Seen) -> Seen:
     """The first of two runs, unless they differ in the channels."""
     return Seen(*(
-        one if one[0] == two[0] else 'maps of several numbers of channels'
+        one if one[0] == two[0] else 'maps of several C'
         for one, two in zip(first, next_, strict=True)
     ))
 

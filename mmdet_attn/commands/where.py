@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import inspect
 import itertools
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+import mmdet_attn
 from mmdet_attn.cli import CONFIG_HELP, require_stack
-from mmdet_attn.config_checks import check_options, walk
+from mmdet_attn.config_checks import check_options, near, walk
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import load_config_file
 from mmdet_attn.errors import InputError
@@ -31,6 +33,7 @@ from mmdet_attn.places import Flow, Place, added, plugins, suggest, tensors
 from mmdet_attn.tracing import HEIGHT, Trace, trace
 
 PARTS = ('backbone', 'neck')
+PLUGIN = 'plugin'
 
 
 def make_parser():
@@ -105,6 +108,8 @@ class Part(NamedTuple):
 
 
 def main(args):
+    if args.place == 'before' and not args.at:
+        raise InputError('--place before needs --at.')
     if args.depth < 1:
         raise InputError(f'--depth must be 1 or more, got {args.depth}.')
     require_stack()
@@ -126,21 +131,20 @@ def main(args):
     for part, found in zip(parts, places, strict=True):
         marks = {}
         if args.at:
-            mark = f'<- {args.place}: {plugin["type"].rpartition(".")[2]}'
+            mark = f'{plugin["type"].rpartition(".")[2]} {args.place}'
             marks = {name: mark for place in found for name in place.names}
         _show(console, part, marks, args.depth)
         for place in found:
             spec = {'cfg': plugin, 'at': place.at, 'place': args.place}
-            more = added(part.network, [spec], part.run.inputs)
-            console.print(
-                f'\n  at={place.at!r}', soft_wrap=True, markup=False
-            )
-            console.print(
-                f'    {place.what} ({len(place.names)}): +{more[0]:,} '
-                f'parameters, +{more[1] / 1e6:.3f} MFLOPs '
-                f'(+{more[2]:.2f} %)',
-                soft_wrap=True,
-            )
+            text = f'at={place.at!r}\n  {place.what} ({len(place.names)})'
+            if part.run.failure is None:
+                more = added(part.network, [spec], part.run.inputs)
+                text += (
+                    f': +{more[0]:,} parameters, +{more[1] / 1e6:.3f} MFLOPs '
+                    f'(+{more[2]:.2f} %)'
+                )
+            text = textwrap.indent(text, '  ')
+            console.print(f'\n{text}', soft_wrap=True, markup=False)
             snippet += [_snippet(part.name, spec)]
         console.print()
     if snippet:
@@ -158,7 +162,9 @@ def _plugin(name: str, *options: str) -> dict[str, Any]:
     """The `cfg` of the plugin, with an identity start where it has one."""
     kind = MODELS.get(name)
     if kind is None:
-        raise InputError(f'--plugin {name}: there is no such module.')
+        known = [name for name in dir(mmdet_attn) if name[0].isupper()]
+        hint = near(name.rpartition('.')[2], known, 'mmdet_attn.')
+        raise InputError(f'--plugin {name}: there is no such module{hint}')
     cfg: dict[str, Any] = {'type': name}
     known = inspect.signature(kind).parameters
     if 'identity_init' in known:
@@ -260,12 +266,12 @@ def _show(
     )
     table = Table(box=None, pad_edge=False)
     table.add_column('module', no_wrap=True)
-    table.add_column('class', no_wrap=True)
+    table.add_column('class', overflow='ellipsis')
     for head in ('C x H x W', 'stride', 'parameters'):
         table.add_column(head, justify='right', no_wrap=True)
     table.add_column('', no_wrap=True)
-    marks = dict.fromkeys(plugins(network), 'plugin') | marks
-    for row in _rows(part, marks, depth):
+    marks = dict.fromkeys(plugins(network), PLUGIN) | marks
+    for row in _rows(_node(part, marks, '', network), depth):
         style = 'bold green' if row[-1] else None
         table.add_row(*map(escape, row), style=style)
     console.print(table)
@@ -278,7 +284,7 @@ def _show(
 
 
 class Node(NamedTuple):
-    """A module in the tree; two that are equal are shown once."""
+    """A module in the tree. Neighbours that are equal are shown once."""
 
     cells: tuple[str, ...]
     children: tuple[tuple[str, 'Node'], ...]
@@ -287,9 +293,11 @@ class Node(NamedTuple):
 
 def _node(part: Part, marks: dict[str, str], name: str, module: Any) -> Node:
     start = f'{name}.' if name else ''
+    mark = marks.get(name, '')
     children = tuple(
         (key, _node(part, marks, start + key, child))
         for key, child in module.named_children()
+        if mark != PLUGIN
     )
     size = part.run.seen[name].after if name in part.run.seen else ''
     stride = ''
@@ -297,29 +305,27 @@ def _node(part: Part, marks: dict[str, str], name: str, module: Any) -> Node:
         stride = f'{part.height / size[1]:g}'
         size = _size(size)
     params = sum(p.numel() for p in module.parameters())
-    mark = marks.get(name, '')
-    shown = size.removeprefix('the shape ').removeprefix('a ')
-    cells = (type(module).__name__, shown, stride, f'{params:,}', mark)
+    size = size.removeprefix('the shape ').removeprefix('a ')
+    cells = (type(module).__name__, size, stride, f'{params:,}', mark)
     marked = bool(mark) or any(child.marked for _, child in children)
     return Node(cells, children, marked)
 
 
-def _rows(
-    part: Part, marks: dict[str, str], depth: int
-) -> Iterator[tuple[str, ...]]:
-    def walk_down(node: Node, level: int) -> Iterator[tuple[str, ...]]:
-        shown = [
-            (key, child)
-            for key, child in node.children
-            if level < depth or child.marked
-        ]
-        for child, group in itertools.groupby(shown, lambda pair: pair[1]):
-            keys = [key for key, _ in group]
-            key = keys[0] if len(keys) == 1 else f'{keys[0]} .. {keys[-1]}'
-            yield '  ' * level + key, *child.cells
-            yield from walk_down(child, level + 1)
-
-    return walk_down(_node(part, marks, '', part.network), 0)
+def _rows(node: Node, depth: int, indent: str = '') -> Iterator[tuple]:
+    shown = [
+        (key, child)
+        for key, child in node.children
+        # A loss has no parameters, and does not run.
+        if (depth > 0 and child.cells[1:] != ('', '', '0', ''))
+        or child.marked
+    ]
+    for (_, child), pairs in itertools.groupby(
+        shown, lambda pair: (pair[0].isdigit() or pair[0], pair[1])
+    ):
+        keys = [key for key, _ in pairs]
+        key = keys[0] if len(keys) == 1 else f'{keys[0]} .. {keys[-1]}'
+        yield indent + key, *child.cells
+        yield from _rows(child, depth - 1, indent + '  ')
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -329,7 +335,7 @@ def _size(shape: tuple[int, ...]) -> str:
 def _snippet(part: str, spec: Mapping) -> str:
     """The part of a config that inserts a plugin."""
     cfg = ', '.join(f'{key}={value!r}' for key, value in spec['cfg'].items())
-    place = ",\n        place='before'" if spec['place'] == 'before' else ''
+    place = ", place='before'" if spec['place'] == 'before' else ''
     lines = [
         '_delete_=True,',
         "type='mmdet_attn.insert',",
