@@ -32,7 +32,7 @@ def find(
                 f'{type(host).__name__}.{nearest(pattern, names)}'
             )
         _refuse_nested(pattern, matched)
-        found += [_end(host, name, place) for name in matched]
+        found += [end_of(host, name, place) for name in matched]
     return list(dict.fromkeys(found))
 
 
@@ -68,7 +68,7 @@ def nearest(name: str, names: Collection[str]) -> str:
     return f' The nearest names are {", ".join(near)}.' if near else ''
 
 
-def _end(host: nn.Module, name: str, place: str) -> str:
+def end_of(host: nn.Module, name: str, place: str = 'after') -> str:
     """The last or first module of a plain Sequential, or the module."""
     module: Any = host.get_submodule(name)
     while type(module).forward is nn.Sequential.forward and len(module):

@@ -29,15 +29,19 @@ class Trace(NamedTuple):
     failure: Exception | None
 
 
-def trace(network: nn.Module) -> Trace:
+def trace(network: nn.Module, given: Any = None) -> Trace:
     """Run a network once on zeros, and note the first run of each module.
 
     Tokens `(N, L, C)` count as a map where the module gets their `hw_shape`.
     The state of the network does not change. Where it does not run, `failure`
     says why, and what ran before is there.
+
+    Args:
+        network: The network.
+        given: What it takes, instead of zeros.
     """
     runs = []
-    for inputs in examples(network):
+    for inputs in examples(network) if given is None else [given]:
         runs.append(_run(network, inputs))
         if runs[-1].failure is None:
             return runs[-1]
@@ -55,7 +59,7 @@ def examples(network: nn.Module) -> Iterator[Any]:
     def maps(channels: Iterable[int]) -> tuple[Tensor, ...]:
         return tuple(
             like.new_zeros(1, count, HEIGHT >> level, WIDTH >> level)
-            for level, count in enumerate(channels)
+            for level, count in enumerate(channels, 1)
         )
 
     channels: Any = getattr(network, 'in_channels', None)
@@ -68,7 +72,7 @@ def examples(network: nn.Module) -> Iterator[Any]:
         yield maps([channels] * getattr(levels, 'num_levels', 1))
     # A stem may rearrange the three colours before its first convolution.
     for colours in dict.fromkeys((first, 3)):
-        yield maps([colours])[0]
+        yield like.new_zeros(1, colours, HEIGHT, WIDTH)
     for child in network.children():
         if isinstance(child, nn.ModuleList):
             yield maps(map(_first_channels, child))
@@ -87,7 +91,8 @@ def _run(network: nn.Module, inputs: Any) -> Trace:
         def hook(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
             hw = given_hw_shape(hw_position(module), args, kwargs)
             first = args[0] if args else None
-            seen.setdefault(name, Seen(_size(first, hw), _size(output, hw)))
+            sizes = Seen(_size(first, hw), _size(output, hw))
+            seen[name] = _both(seen.get(name, sizes), sizes)
 
         return hook
 
@@ -96,7 +101,7 @@ def _run(network: nn.Module, inputs: Any) -> Trace:
         for name, module in network.named_modules()
     ]
     try:
-        with _evaluating(network), torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(inputs)
     except Exception as error:
         return Trace(inputs, seen, error)
@@ -107,7 +112,7 @@ def _run(network: nn.Module, inputs: Any) -> Trace:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     # train() of a host may do more than set this.
     training = {module: module.training for module in network.modules()}
     try:
@@ -134,6 +139,14 @@ def given_hw_shape(
     if 'hw_shape' in kwargs:
         return kwargs['hw_shape']
     return args[position] if position < len(args) else None
+
+
+def _both(first: Seen, next_: Seen) -> Seen:
+    """The first of two runs, unless they differ in the channels."""
+    return Seen(*(
+        one if one[0] == two[0] else 'maps of several C'
+        for one, two in zip(first, next_, strict=True)
+    ))
 
 
 def _size(x: Any, hw_shape: tuple[int, int] | None) -> Size | str:
