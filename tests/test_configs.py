@@ -1,6 +1,7 @@
 """Every config: parses, builds, carries its plugins, trains; the schedule."""
 
 import functools
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ PAPER = [
     for depth in ('r50', 'r101')
     for attention in ('', '_se', '_eca')
 ]
+DARK = ['stage2.1', 'stage3.1', 'stage4.2']
 # Every module on Faster R-CNN R50, by the name of its config.
 ZOO = {
     name.lower(): getattr(mmdet_attn.plugins, name)
@@ -43,13 +45,41 @@ OTHER = [
     'retinanet_mobilenetv2',
     'retinanet_mobilenetv2_eca',
     *[f'yolox_s{a}' for a in ('', '_se', '_eca', '_cbam')],
+    'dino_r50',
+    'dino_r50_eca',
 ]
+# With `mmdet_attn.insert`: the names of their modules with a plugin.
+INSERTED = {
+    **{f'yolox_s_{a}_backbone': DARK for a in ('se', 'eca', 'cbam')},
+    'rtmdet_tiny_eca': DARK,
+    'retinanet_swin_t_eca': [
+        f'stages.{stage}.blocks.{block}.attn'
+        for stage, blocks in enumerate((2, 2, 6, 2))
+        for block in range(blocks)
+    ],
+    'faster_rcnn_hrnet_w18_eca': [
+        *(f'layer1.{block}.bn3' for block in range(4)),
+        *(
+            f'stage{stage}.{module}.branches.{branch}.{block}.bn2'
+            for stage, modules in ((2, 1), (3, 4), (4, 3))
+            for module in range(modules)
+            for branch in range(stage)
+            for block in range(4)
+        ),
+    ],
+}
+PLAIN = {
+    name: name.removesuffix('_backbone').rpartition('_')[0]
+    for name in INSERTED
+}
 # The variants of SE that led to ECA have a folder of their own.
 ABLATION = [n for n in ZOO if n.startswith(('sevar', 'segc'))]
 LEAVES = sorted(
     {
         *PAPER,
         *OTHER,
+        *INSERTED,
+        *PLAIN.values(),
         *(f'faster_rcnn_r50_{n}' for n in ZOO if n not in ABLATION),
         *(f'ablation/faster_rcnn_r50_{n}' for n in ABLATION),
     }
@@ -98,7 +128,8 @@ def build(cfg):
 @functools.cache
 def structure(name):
     """The model of a config, without memory for its weights."""
-    with torch.device('meta'):
+    # Swin reads numbers out of a tensor while it is built.
+    with torch.device('cpu' if 'swin' in name else 'meta'):
         return build(load(name).model)
 
 
@@ -113,7 +144,7 @@ def test_all_leaf_configs_are_known():
 def parts(name):
     """Depth and attention in the name of a config of a ResNet detector."""
     backbone = name.rpartition('/')[2].removesuffix('_shapes')
-    backbone = backbone.split('rcnn_')[-1].removeprefix('retinanet_')
+    backbone = re.sub('.*rcnn_|retinanet_|dino_', '', backbone)
     depth, _, attention = backbone.partition('_')
     return depth, attention
 
@@ -128,7 +159,7 @@ def places(backbone, cls):
     ]
 
 
-RESNETS = [n for n in LEAVES + DEMO if 'yolox' not in n and 'mobile' not in n]
+RESNETS = [n for n in LEAVES + DEMO if parts(n)[0] in NETWORKS]
 
 
 @pytest.mark.parametrize('name', RESNETS)
@@ -167,6 +198,22 @@ def test_attention_is_in_its_place(name):
         if attention == 'eca':
             kernel = (kernels[stage - 1],)
             assert plugin.conv.kernel_size == kernel or 'demo' in name
+
+
+@pytest.mark.parametrize('name', INSERTED)
+def test_plugins_are_inserted(name):
+    """In their places; MMDetection's weights on COCO lack nothing else."""
+    model, plain = structure(name), structure(PLAIN[name])
+    insertions = model.backbone.insertions
+    assert [item.at for item in insertions.items] == INSERTED[name]
+    cls = ZOO[re.search('_(se|eca|cbam)', name)[1]]
+    assert {type(plugin) for plugin in insertions.plugins} == {cls}
+    assert all(plugin.starts_as_identity for plugin in insertions.plugins)
+    ours, wanted = model.state_dict(), plain.state_dict()
+    assert [key for key in ours if key in wanted] == list(wanted)
+    assert all(ours[key].shape == wanted[key].shape for key in wanted)
+    added = ours.keys() - wanted.keys()
+    assert all(f'.{cls._abbr_}' in key for key in added)
 
 
 @pytest.mark.parametrize('name', RELEASED)
@@ -224,6 +271,8 @@ def test_backbone_and_neck_train(name):
     [
         *DEMO,
         'yolox_s_eca',
+        'dino_r50_eca',
+        *INSERTED,
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (*PAPER, *RELEASED)
@@ -236,6 +285,8 @@ def test_trains_and_predicts(name):
 
     cfg = load(name).model
     masks = 'mask_rcnn' in name
+    if 'dino' in name:  # it has more queries than these images have places
+        cfg.num_queries = 50
     model = build(cfg)
     # YOLOX chooses its image size by the iteration.
     MessageHub.get_instance(name).update_info('iter', 0)
@@ -321,6 +372,7 @@ def test_learning_rate_of_every_iteration(length):
 
 def stock(backbone):
     """The config of the same network of mmdet without attention."""
+    backbone = backbone.get('host', backbone)
     ours = ('plugins', 'plugin', 'narrow', 'dcn', 'stage_with_dcn', 'init_cfg')
     kept = {key: value for key, value in backbone.items() if key not in ours}
     kind = kept['type'].replace('mmdet_attn.Attention', 'mmdet.')
@@ -330,7 +382,7 @@ def stock(backbone):
 @pytest.mark.parametrize(
     'name',
     [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
-    + ['retinanet_mobilenetv2_eca'],
+    + ['retinanet_mobilenetv2_eca', *INSERTED],
 )
 def test_identity_start_changes_no_bit(name):
     """The plain detector's weights with fresh modules: equal outputs."""
@@ -342,7 +394,9 @@ def test_identity_start_changes_no_bit(name):
     )
     assert missing
     assert not unexpected
-    x = torch.randn(1, 3, 65, 97)
+    # CSPDarknet and HRNet do not take odd sizes.
+    size = (64, 96) if name in INSERTED else (65, 97)
+    x = torch.randn(1, 3, *size)
     with torch.no_grad():
         for one, other in zip(ours(x), plain(x), strict=True):
             assert torch.equal(one, other)
@@ -368,18 +422,24 @@ def plain_weights(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    'name', [n for n in LEAVES if 'yolox' not in n and 'r1' not in n]
+    'name',
+    [
+        n
+        for n in LEAVES
+        if 'yolox' not in n and 'swin' not in n and 'r1' not in n
+    ],
 )
 def test_starts_from_plain_weights(name, plain_weights):
     """As shipped: every plugin is accounted for, none is refused."""
     cfg = load(name).model.backbone
-    assert cfg.init_cfg.type == 'mmdet_attn.AttentionPretrained'
-    assert '://' in cfg.init_cfg.checkpoint
-    cfg.init_cfg.checkpoint = plain_weights(cfg)
+    init_cfg = cfg.get('host', cfg).init_cfg
+    assert init_cfg.type == 'mmdet_attn.AttentionPretrained'
+    assert '://' in init_cfg.checkpoint
+    init_cfg.checkpoint = plain_weights(cfg)
     backbone = build(cfg)
     backbone.init_weights()
     found = backbone.state_dict()
-    state = torch.load(cfg.init_cfg.checkpoint)['state_dict']
+    state = torch.load(init_cfg.checkpoint)['state_dict']
     del state['head.fc.weight']
     for key, value in state.items():
         if 'conv2' not in key or 'psa' not in name:

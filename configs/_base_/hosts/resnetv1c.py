@@ -1,0 +1,11 @@
+# mmseg's ResNet: in each block, before the addition.
+attention = dict(
+    _delete_=True,
+    type='mmdet_attn.insert',
+    plugins=[
+        dict(
+            cfg=dict(type='mmdet_attn.ECA', identity_init=True),
+            at='layer*.bn3',
+        )
+    ],
+)
