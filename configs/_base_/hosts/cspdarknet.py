@@ -1,4 +1,4 @@
-# Behind dark3, dark4 and dark5, whose maps the neck takes.
+# Behind dark3, dark4 and dark5: the three maps that YOLOX's neck gets.
 attention = dict(
     _delete_=True,
     type='mmdet_attn.insert',

@@ -1,4 +1,4 @@
-# At the end of the attention branch of each block, before the addition.
+# At the end of each branch with window attention, before the addition.
 attention = dict(
     _delete_=True,
     type='mmdet_attn.insert',

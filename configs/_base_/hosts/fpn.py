@@ -1,11 +1,11 @@
-# mmseg's ResNet: in each block, before the addition.
+# Behind the last convolution of each level.
 attention = dict(
     _delete_=True,
     type='mmdet_attn.insert',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.ECA', identity_init=True),
-            at='layer*.bn3',
+            at='fpn_convs.?',
         )
     ],
 )
