@@ -222,7 +222,7 @@ def _channels(host: nn.Module, spec: dict, at: str, run: Trace) -> int:
             return size[0]
         what = f'{"gets" if place == "before" else "returns"} {size}'
     elif run.failure is None:
-        what = 'does not run'
+        what = 'does not run, or runs under another name'
     else:
         module = host.get_submodule(at)
         said = spec['cfg'].get('in_channels') or said_channels(module, place)

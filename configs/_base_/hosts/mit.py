@@ -1,11 +1,2 @@
-# mmseg's SegFormer: at the end of each feed-forward branch, on its maps.
-attention = dict(
-    _delete_=True,
-    type='mmdet_attn.insert',
-    plugins=[
-        dict(
-            cfg=dict(type='mmdet_attn.ECA', identity_init=True),
-            at='layers.*.ffn.layers',
-        )
-    ],
-)
+# mmseg's SegFormer: its feed-forward branch is that of PVT v2.
+_base_ = 'pvtv2.py'
