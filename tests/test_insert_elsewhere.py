@@ -41,7 +41,21 @@ HOSTS = {
         'bisenetv1',
         9,
     ),
-    'UNet': (dict(type='mmseg.UNet', base_channels=8), 'unet', 9),
+    'UNet': (
+        dict(
+            type='mmseg.UNet',
+            base_channels=8,
+            num_stages=3,
+            strides=(1, 1, 1),
+            enc_num_convs=(1, 1, 1),
+            dec_num_convs=(1, 1),
+            downsamples=(True, True),
+            enc_dilations=(1, 1, 1),
+            dec_dilations=(1, 1),
+        ),
+        'unet',
+        5,
+    ),
     'ConvNeXt': (
         dict(
             type='mmpretrain.ConvNeXt',
