@@ -22,7 +22,9 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @MODELS.register_module()
-def insert(host: nn.Module | Mapping, plugins: Sequence[Mapping]) -> nn.Module:
+def insert(
+    host: nn.Module | Mapping, plugins: Sequence[Mapping], **more: Any
+) -> nn.Module:
     """Put plugins behind or in front of modules of any network.
 
     ```python
@@ -52,6 +54,8 @@ def insert(host: nn.Module | Mapping, plugins: Sequence[Mapping]) -> nn.Module:
             regular expression. `place` is `'after'` (the default) or
             `'before'`. `in_channels` is found by one run on zeros. Give it in
             `cfg` where the host cannot run on zeros.
+        more: More of the config of the host. MMDetection adds `train_cfg` and
+            `test_cfg` to that of a head.
 
     Returns:
         The host.
@@ -60,17 +64,18 @@ def insert(host: nn.Module | Mapping, plugins: Sequence[Mapping]) -> nn.Module:
         InputError: A pattern matches nothing, a match does not run or has no
             map, a name is taken, or a plugin has an unknown key.
     """
-    network: Any = MODELS.build(host) if isinstance(host, Mapping) else host
-    specs = [_check(plugin) for plugin in plugins]
+    network: Any = host
+    if isinstance(host, Mapping):
+        network = MODELS.build({**host, **more})
+    elif more:
+        raise TypeError(f'insert() got unexpected arguments: {[*more]}')
     places = [
-        (spec, find(network, spec['at'], spec['place'])) for spec in specs
+        (spec, at)
+        for spec in map(_check, plugins)
+        for at in find(network, spec['at'], spec['place'])
     ]
     run = trace(network)
-    sizes = [
-        (spec, at, _channels(network, spec, at, run))
-        for spec, found in places
-        for at in found
-    ]
+    sizes = [(*place, _channels(network, *place, run)) for place in places]
     if not hasattr(network, 'insertions'):
         network.insertions = Insertions(network)
     parents = Counter((id(spec), _parent(at)) for spec, at, _ in sizes)
@@ -226,7 +231,7 @@ def _channels(host: nn.Module, spec: dict, at: str, run: Trace) -> int:
             return size[0]
         what = f'{"gets" if place == "before" else "returns"} {size}'
     elif run.failure is None:
-        what = 'does not run'
+        what = 'does not run, or runs under another name'
     else:
         module = host.get_submodule(at)
         said = spec['cfg'].get('in_channels') or said_channels(module, place)

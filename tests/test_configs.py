@@ -1,6 +1,7 @@
 """Every config: parses, builds, carries its plugins, trains; the schedule."""
 
 import functools
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -44,13 +45,47 @@ OTHER = [
     'retinanet_mobilenetv2',
     'retinanet_mobilenetv2_eca',
     *[f'yolox_s{a}' for a in ('', '_se', '_eca', '_cbam')],
+    'dino_r50',
+    'dino_r50_eca',
 ]
+# With `mmdet_attn.insert`: the names of their modules with a plugin.
+INSERTED = {
+    **{
+        f'yolox_s_{a}_backbone': ['stage2.1', 'stage3.1', 'stage4.2']
+        for a in ('se', 'eca', 'cbam')
+    },
+    'rtmdet_tiny_eca': [
+        f'stage{stage}.{1 + stage // 4}.blocks.0.conv2'
+        for stage in range(1, 5)
+    ],
+    'retinanet_swin_t_eca': [
+        f'stages.{stage}.blocks.{block}.attn'
+        for stage, blocks in enumerate((2, 2, 6, 2))
+        for block in range(blocks)
+    ],
+    'faster_rcnn_hrnet_w18_eca': [
+        *(f'layer1.{block}.bn3' for block in range(4)),
+        *(
+            f'stage{stage}.{module}.branches.{branch}.{block}.bn2'
+            for stage, modules in ((2, 1), (3, 4), (4, 3))
+            for module in range(modules)
+            for branch in range(stage)
+            for block in range(4)
+        ),
+    ],
+}
+PLAIN = {
+    name: name.removesuffix('_backbone').rpartition('_')[0]
+    for name in INSERTED
+}
 # The variants of SE that led to ECA have a folder of their own.
 ABLATION = [n for n in ZOO if n.startswith(('sevar', 'segc'))]
 LEAVES = sorted(
     {
         *PAPER,
         *OTHER,
+        *INSERTED,
+        *PLAIN.values(),
         *(f'faster_rcnn_r50_{n}' for n in ZOO if n not in ABLATION),
         *(f'ablation/faster_rcnn_r50_{n}' for n in ABLATION),
     }
@@ -104,7 +139,8 @@ def build(cfg):
 @functools.cache
 def structure(name):
     """The model of a config, without memory for its weights."""
-    with torch.device('meta'):
+    # Swin reads numbers out of a tensor while it is built.
+    with torch.device('cpu' if 'swin' in name else 'meta'):
         return build(load(name).model)
 
 
@@ -119,7 +155,7 @@ def test_all_leaf_configs_are_known():
 def parts(name):
     """Depth and attention in the name of a config of a ResNet detector."""
     backbone = name.rpartition('/')[2].removesuffix('_shapes')
-    backbone = backbone.split('rcnn_')[-1].removeprefix('retinanet_')
+    backbone = re.sub('.*rcnn_|retinanet_|dino_', '', backbone)
     depth, _, attention = backbone.partition('_')
     return depth, attention
 
@@ -138,7 +174,7 @@ def places(backbone, cls):
 RESNETS = [
     name
     for name in LEAVES + DEMO
-    if not any(word in name for word in ('yolox', 'mobile', 'gct'))
+    if parts(name)[0] in NETWORKS and 'gct' not in name
 ]
 
 
@@ -235,6 +271,22 @@ def test_weight_decay_of_the_authors(attention, without_decay):
     assert found == without_decay
 
 
+@pytest.mark.parametrize('name', INSERTED)
+def test_plugins_are_inserted(name):
+    """In their places; MMDetection's weights on COCO lack nothing else."""
+    model, plain = structure(name), structure(PLAIN[name])
+    insertions = model.backbone.insertions
+    assert [item.at for item in insertions.items] == INSERTED[name]
+    cls = ZOO[re.search('_(se|eca|cbam)', name)[1]]
+    assert {type(plugin) for plugin in insertions.plugins} == {cls}
+    assert all(plugin.starts_as_identity for plugin in insertions.plugins)
+    ours, wanted = model.state_dict(), plain.state_dict()
+    assert [key for key in ours if key in wanted] == list(wanted)
+    assert all(ours[key].shape == wanted[key].shape for key in wanted)
+    added = ours.keys() - wanted.keys()
+    assert all(f'.{cls._abbr_}' in key for key in added)
+
+
 @pytest.mark.parametrize('name', RELEASED)
 def test_released_kernel_sizes(name):
     """One in every block, without alpha: the authors' have none."""
@@ -293,7 +345,7 @@ def test_backbone_and_neck_train(name):
         'yolox_s_eca',
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in (*PAPER, *RELEASED)
+            for name in (*PAPER, *RELEASED, *INSERTED, 'dino_r50_eca')
         ),
     ],
 )
@@ -303,7 +355,14 @@ def test_trains_and_predicts(name):
 
     cfg = load(name).model
     masks = 'mask_rcnn' in name
+    if 'dino' in name:
+        # Its queries are more than the places in these images.
+        cfg.num_queries = 50
+        cfg.backbone.update(init_cfg=None, zero_init_residual=False)
     model = build(cfg)
+    if 'dino' in name:
+        # Some of its weights are whatever was in memory.
+        model.init_weights()
     # YOLOX chooses its image size by the iteration.
     MessageHub.get_instance(name).update_info('iter', 0)
     sizes = [[3, 64, 64]] * 2
@@ -398,7 +457,7 @@ def stock(backbone):
 @pytest.mark.parametrize(
     'name',
     [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d', 'skconv2d')]
-    + ['retinanet_mobilenetv2_eca', 'faster_rcnn_r50_gct'],
+    + ['retinanet_mobilenetv2_eca', 'faster_rcnn_r50_gct', *INSERTED],
 )
 def test_identity_start_changes_no_bit(name):
     """The plain detector's weights with fresh modules: equal outputs."""
@@ -410,7 +469,9 @@ def test_identity_start_changes_no_bit(name):
     )
     assert missing
     assert not unexpected
-    x = torch.randn(1, 3, 65, 97)
+    # CSPDarknet and HRNet do not take odd sizes.
+    size = (64, 96) if name in INSERTED else (65, 97)
+    x = torch.randn(1, 3, *size)
     with torch.no_grad():
         for one, other in zip(ours(x), plain(x), strict=True):
             assert torch.equal(one, other)
@@ -436,7 +497,12 @@ def plain_weights(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    'name', [n for n in LEAVES if 'yolox' not in n and 'r1' not in n]
+    'name',
+    [
+        n
+        for n in LEAVES
+        if 'yolox' not in n and 'swin' not in n and 'r1' not in n
+    ],
 )
 def test_starts_from_plain_weights(name, plain_weights):
     """As shipped: every plugin is accounted for, none is refused."""

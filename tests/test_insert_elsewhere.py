@@ -1,0 +1,233 @@
+"""Attention in networks of MMSegmentation, MMPretrain and plain PyTorch."""
+
+import pytest
+import torch
+from conftest import load_config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmdet_attn import CBAM, ECA
+from mmdet_attn.errors import InputError
+from mmdet_attn.insertion import insert
+
+# The network, the base config that fits it, and the number of its plugins.
+HOSTS = {
+    'ResNetV1c': (
+        dict(
+            type='mmseg.ResNetV1c',
+            depth=50,
+            num_stages=2,
+            strides=(1, 2),
+            dilations=(1, 1),
+            out_indices=(0, 1),
+        ),
+        'resnet',
+        7,
+    ),
+    'MiT': (
+        dict(
+            type='mmseg.MixVisionTransformer',
+            embed_dims=16,
+            num_layers=[1, 1, 2, 1],
+        ),
+        'mit',
+        5,
+    ),
+    'BiSeNetV1': (
+        dict(
+            type='mmseg.BiSeNetV1',
+            backbone_cfg=dict(type='mmseg.ResNet', depth=18),
+        ),
+        'bisenetv1',
+        9,
+    ),
+    'UNet': (
+        dict(
+            type='mmseg.UNet',
+            base_channels=8,
+            num_stages=3,
+            strides=(1, 1, 1),
+            enc_num_convs=(1, 1, 1),
+            dec_num_convs=(1, 1),
+            downsamples=(True, True),
+            enc_dilations=(1, 1, 1),
+            dec_dilations=(1, 1),
+        ),
+        'unet',
+        5,
+    ),
+    'ConvNeXt': (
+        dict(
+            type='mmpretrain.ConvNeXt',
+            arch=dict(depths=[1, 1, 2, 1], channels=[16, 24, 32, 48]),
+            drop_path_rate=0.1,
+        ),
+        'convnext',
+        5,
+    ),
+}
+
+
+def build(cfg, package):
+    pytest.importorskip(f'{package}.models', exc_type=ImportError)
+    init_default_scope(package)
+    torch.manual_seed(0)
+    return MODELS.build(cfg)
+
+
+@pytest.mark.parametrize('kind', [ECA, CBAM])
+@pytest.mark.parametrize('name', HOSTS)
+def test_hosts_of_other_packages(name, kind):
+    cfg, base, count = HOSTS[name]
+    attention = load_config(f'_base_/hosts/{base}').attention
+    del attention['_delete_']
+    attention['plugins'][0]['cfg']['type'] = f'mmdet_attn.{kind.__name__}'
+    package = cfg['type'].partition('.')[0]
+    plain = build(cfg, package)
+    ours = build(dict(host=cfg, **attention), package)
+    assert [type(p) for p in ours.insertions.plugins] == [kind] * count
+    check(plain, ours)
+
+
+def check(plain, ours):
+    """Plain weights load and give equal outputs; all plugins learn."""
+    assert type(ours) is type(plain)
+    missing, unexpected = ours.load_state_dict(plain.state_dict(), False)
+    added = {
+        f'{name}.{key}'
+        for name, module in ours.named_modules()
+        if any(module is plugin for plugin in ours.insertions.plugins)
+        for key in module.state_dict()
+        if not key.endswith('num_batches_tracked')
+    }
+    assert set(missing) == added
+    assert not unexpected
+    x = torch.randn(2, 3, 64, 96)
+    plain.eval(), ours.eval()
+    with torch.no_grad():
+        assert_equal(ours(x), plain(x))
+    exported = torch.export.export(ours, (x,)).module()
+    with torch.no_grad():
+        assert_equal(exported(x), ours(x))
+
+    ours.train()
+    optimizer = torch.optim.SGD(ours.parameters(), 0.1)
+    for step in range(2):
+        optimizer.zero_grad()
+        sum(y.square().mean() for y in levels(ours(x))).backward()
+        for plugin in ours.insertions.plugins:
+            learning = {
+                key.endswith('alpha')
+                for key, parameter in plugin.named_parameters()
+                if parameter.grad is not None and parameter.grad.any()
+            }
+            # At the identity the gate itself has no gradient yet.
+            assert learning == ({True, False} if step else {True})
+        optimizer.step()
+    assert all(y.isfinite().all() for y in levels(ours(x)))
+
+
+def levels(output):
+    return output if isinstance(output, (tuple, list)) else [output]
+
+
+def assert_equal(one, other):
+    for a, b in zip(levels(one), levels(other), strict=True):
+        assert torch.equal(a, b)
+
+
+class Block(nn.Module):
+    """As in torchvision's ResNets."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + x)
+
+
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 7, 2, padding=3)
+        self.layer1 = nn.Sequential(Block(16), Block(16))
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.fc(self.layer1(self.conv1(x)).mean((2, 3)))
+
+
+class NHWC(nn.Module):
+    """As the blocks of timm's and torchvision's ConvNeXt."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv_dw = nn.Conv2d(channels, channels, 7, 1, 3, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 4 * channels),
+            nn.GELU(),
+            nn.Linear(4 * channels, channels),
+        )
+        self.drop_path = nn.Identity()
+
+    def forward(self, x):
+        y = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+
+class ConvNeXt(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.GroupNorm(1, 16))
+        self.stages = nn.ModuleList([NHWC(16), NHWC(16)])
+
+    def forward(self, x):
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+@pytest.mark.parametrize('kind', ['ECA', 'CBAM'])
+@pytest.mark.parametrize(
+    ('network', 'at', 'first'),
+    [
+        (ResNet, 'layer*.bn2', 'layer1.0.{}'),
+        (ConvNeXt, 'stages.*.drop_path', 'stages.0.{}'),
+        (ConvNeXt, 'stages.*.conv_dw', 'stages.0.{}'),
+        (ConvNeXt, 'stages.?', 'stages.0.{}'),
+    ],
+)
+def test_plain_pytorch(network, at, first, kind):
+    torch.manual_seed(0)
+    plain, ours = network(), network()
+    cfg = dict(type=kind, identity_init=True)
+    assert insert(ours, [dict(cfg=cfg, at=at)]) is ours
+    assert len(ours.insertions.plugins) == 2
+    plugin = ours.get_submodule(first.format(kind.lower()))
+    assert plugin is ours.insertions.plugins[0]
+    check(plain, ours)
+
+
+@pytest.mark.parametrize(
+    ('at', 'given'),
+    [
+        ('stages.*.norm', r'\(1, 32, 48, 16\)'),
+        ('stages.*.mlp', r'\(1, 32, 48, 16\)'),
+    ],
+)
+@pytest.mark.parametrize('place', ['after', 'before'])
+def test_channels_last_is_refused(at, given, place):
+    """Its second dimension is no channel."""
+    network = ConvNeXt()
+    before = list(network.state_dict())
+    with pytest.raises(InputError, match=rf'the shape {given}.*map \(N, C'):
+        insert(network, [dict(cfg=dict(type='ECA'), at=at, place=place)])
+    assert list(network.state_dict()) == before
