@@ -164,7 +164,7 @@ def detect(
     classes = classes_of(inferencer)
     height, width = sample.ori_shape[:2]
     found |= {'image': image, 'width': int(width), 'height': int(height)}
-    if 'labels' in found:
+    if classes and 'labels' in found:
         found['names'] = [classes[label] for label in found['labels']]
     file = Path(out_dir, 'preds', f'{Path(image).stem}.json')
     file.write_text(json.dumps(found), encoding='utf-8')
@@ -172,8 +172,8 @@ def detect(
 
 
 def classes_of(inferencer: Any) -> tuple[str, ...]:
-    """The names of the classes that a detector knows."""
-    return tuple(inferencer.model.dataset_meta['classes'])
+    """The names of the classes of a detector, if it has names for them."""
+    return tuple(inferencer.model.dataset_meta.get('classes') or ())
 
 
 def check_readable(images: Iterable[str]) -> None:

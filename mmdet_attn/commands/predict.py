@@ -53,7 +53,9 @@ def main(args):
         strict=not args.non_strict,
     )
     inferencer.show_progress = False  # it has a bar for each call
-    labels = PreLabels(classes_of(inferencer), args.score_thr)
+    labels = args.labels_out and PreLabels(
+        classes_of(inferencer), args.score_thr
+    )
     bad = []
     # One by one: a call keeps the pictures of all its images in memory.
     for image in track(images, 'predicting'):
@@ -61,7 +63,7 @@ def main(args):
         try:
             if not why:
                 found = detect(inferencer, image, args.out_dir, args.score_thr)
-                if args.labels_out:
+                if labels:
                     labels.add(found)
         except OSError:
             raise  # not of this image: the folder or the disk
@@ -74,7 +76,7 @@ def main(args):
     done = len(images) - len(bad)
     print(f'{done} images: pictures in {out / "vis"}, ', end='')
     print(f'boxes, labels and scores in {out / "preds"}')
-    if args.labels_out:
+    if labels:
         labels.write(Path(args.labels_out), args.labels_format)
         print(f'{len(labels.annotations)} labels in {args.labels_out}')
     if bad:

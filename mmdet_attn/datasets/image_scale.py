@@ -66,7 +66,9 @@ def set_image_scale(cfg: Config, scale: Sequence[int]) -> None:
         for key, value in node.items():
             if key == SIZES.get(kind):
                 node[key] = _scaled(value, old, scale)
-                if kind == 'Pad' and value:
+                if key == 'random_size_range':  # of heights: least, greatest
+                    node[key] = [round(y * scale[1] / old[1]) for y in value]
+                elif kind == 'Pad' and value:
                     node[key] = tuple(
                         -(-side // STRIDE) * STRIDE for side in node[key]
                     )

@@ -31,9 +31,18 @@ class PreLabels:
     Args:
         classes: The names of the classes.
         score_thr: Detections with a lower score are left out.
+
+    Raises:
+        InputError: There are no classes.
     """
 
     def __init__(self, classes: Sequence[str], score_thr: float) -> None:
+        if not classes:
+            raise InputError(
+                '--labels-out needs the names of the classes, which neither '
+                'the checkpoint nor the config has: set metainfo of '
+                'test_dataloader.dataset in the config.'
+            )
         self.score_thr = score_thr
         self.images: list[dict] = []
         self.annotations: list[dict] = []
