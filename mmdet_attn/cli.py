@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -106,6 +107,14 @@ def config_parser(
         'classes are taken from it',
     )
     parser.add_argument(
+        '--image-scale',
+        nargs=2,
+        type=int,
+        metavar=('W', 'H'),
+        help='bring images to this size, in training and evaluation: the '
+        'scale of Resize; other sizes in the pipelines change in proportion',
+    )
+    parser.add_argument(
         '--skip-bad-images',
         action='store_true',
         help='leave out images that are missing, cannot be decoded or are of '
@@ -151,12 +160,17 @@ def config_parser(
     return parser
 
 
-def load_config(args: argparse.Namespace, *splits: str) -> Config:
+def load_config(
+    args: argparse.Namespace,
+    *splits: str,
+    change: Callable[[Config], None] | None = None,
+) -> Config:
     """The config of a command line, ready for a runner on this machine.
 
     Args:
         args: What `config_parser` parsed.
         splits: The parts of `--data-root` that are needed.
+        change: Changes the config before `--cfg-options` does.
     """
     config = find_config(args.config)
     launcher = args.launcher
@@ -172,6 +186,12 @@ def load_config(args: argparse.Namespace, *splits: str) -> Config:
     if not args.new_option:
         check_options(cfg, options)
     with config_errors(cfg):
+        if change:
+            change(cfg)
+        if args.image_scale:
+            from mmdet_attn.datasets.image_scale import set_image_scale
+
+            set_image_scale(cfg, args.image_scale)
         cfg.merge_from_dict(options)
     parts = ('train', 'val') if 'train' in splits else ('test',)
     check_parts(cfg, parts)

@@ -1,6 +1,7 @@
 """Arguments, images and detectors of the tools that look at images."""
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -125,11 +126,54 @@ def load_inferencer(
     from mmdet.apis import DetInferencer
 
     cfg = load_config_file(config)
+    visualizer = cfg.get('visualizer') or {}
+    if str(visualizer.get('type')).endswith('DetLocalVisualizer'):
+        from mmdet_attn.look.pictures import FittedVisualizer
+
+        visualizer['type'] = FittedVisualizer
     with config_errors(cfg):
         inferencer = DetInferencer(cfg, checkpoint, device)
     if strict:
         load_strictly(inferencer.model, state_dict_of(content))
     return inferencer
+
+
+def detect(
+    inferencer: Any, image: str, out_dir: str, score_thr: float
+) -> dict[str, Any]:
+    """Detect objects in an image, and write a picture and JSON.
+
+    Args:
+        inferencer: What `load_inferencer` returns.
+        image: The image.
+        out_dir: Gets `vis/` and `preds/`.
+        score_thr: Detections from this score on are drawn.
+
+    Returns:
+        What the JSON has.
+    """
+    result = inferencer(
+        image,
+        out_dir=out_dir,
+        pred_score_thr=score_thr,
+        return_datasamples=True,
+        no_save_pred=True,
+    )
+    (sample,) = result['predictions']
+    found = inferencer.pred2dict(sample, out_dir)
+    classes = classes_of(inferencer)
+    height, width = sample.ori_shape[:2]
+    found |= {'image': image, 'width': int(width), 'height': int(height)}
+    if classes and 'labels' in found:
+        found['names'] = [classes[label] for label in found['labels']]
+    file = Path(out_dir, 'preds', f'{Path(image).stem}.json')
+    file.write_text(json.dumps(found), encoding='utf-8')
+    return found
+
+
+def classes_of(inferencer: Any) -> tuple[str, ...]:
+    """The names of the classes of a detector, if it has names for them."""
+    return tuple(inferencer.model.dataset_meta.get('classes') or ())
 
 
 def check_readable(images: Iterable[str]) -> None:

@@ -171,8 +171,9 @@ def leave_group(status: int = 0, together: bool = True) -> None:
 def build_runner(cfg: Config):
     """The runner of a config."""
     from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
 
-    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    from mmdet_attn.terminal import ShortRunner
+
+    build = RUNNERS.build if 'runner_type' in cfg else ShortRunner.from_cfg
     with config_errors(cfg):
         return build(cfg)

@@ -17,6 +17,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 import mmdet_attn
+from mmdet_attn.config_files import load_config_file
 
 DETECTORS = ('faster_rcnn', 'mask_rcnn', 'retinanet')
 PAPER = [
@@ -99,6 +100,7 @@ RELEASED = {
     'released/retinanet_r50_eca_k3377': (3, 3, 7, 7),
     'released/retinanet_r101_eca_k3357': (3, 3, 5, 7),
 }
+SMALL = ['faster_rcnn_r50_eca_small']
 DEMO = [f'demo/{detector}_r50_eca_shapes' for detector in DETECTORS]
 # Blocks in each stage, and the kernel sizes of ECA there.
 NETWORKS = {
@@ -149,7 +151,7 @@ def test_all_leaf_configs_are_known():
     files = [f.relative_to(folder) for f in folder.rglob('*.py')]
     leaves = {str(f.with_suffix('')) for f in files if f.parts[0] != '_base_'}
     imagenet = {f'imagenet/resnet50_{name}' for name in ('none', 'se', 'eca')}
-    assert leaves == {*LEAVES, *RELEASED, *DEMO} | imagenet
+    assert leaves == {*LEAVES, *RELEASED, *DEMO, *SMALL} | imagenet
 
 
 def parts(name):
@@ -519,6 +521,44 @@ def test_starts_from_plain_weights(name, plain_weights):
     for key, value in state.items():
         if 'conv2' not in key or 'psa' not in name:
             assert torch.equal(found[key.removeprefix('backbone.')], value)
+
+
+SMALL_LEAF = """
+_base_ = ['mmdet_attn::{}.py', 'mmdet_attn::_base_/small.py']
+train_cfg = _base_.small.train_cfg
+param_scheduler = _base_.small.param_scheduler
+default_hooks = _base_.small.default_hooks
+"""
+
+
+@pytest.mark.parametrize(
+    'name', ['retinanet_r50', 'mask_rcnn_r18_eca', 'yolox_s_cbam']
+)
+def test_schedule_for_small_sets(name, tmp_path):
+    """It goes into any config."""
+    file = tmp_path / 'mine.py'
+    file.write_text(SMALL_LEAF.format(name))
+    cfg, base = load_config_file(file), load(name)
+    assert cfg.model.neck == base.model.neck
+    assert cfg.train_dataloader == base.train_dataloader
+    small = load(*SMALL)
+    assert cfg.param_scheduler == small.param_scheduler
+    warm_up, steps = cfg.param_scheduler
+    # 100 photographs by two: 50 iterations an epoch.
+    assert warm_up.end <= 50 * cfg.train_cfg.max_epochs / 10
+    assert steps.end == cfg.train_cfg.max_epochs
+    hook = cfg.default_hooks.checkpoint
+    assert hook.type == 'mmdet_attn.CheckpointHook'
+    assert hook.interval == cfg.train_cfg.val_interval
+
+
+def test_the_config_for_small_sets():
+    """It differs in schedule and image scale only."""
+    cfg, base = load(*SMALL), load('faster_rcnn_r50_eca')
+    assert cfg.model == base.model
+    for part in ('train', 'val', 'test'):
+        scale = cfg[f'{part}_dataloader'].dataset.pipeline
+        assert [x.scale for x in scale if 'scale' in x] == [(800, 480)]
 
 
 def test_no_config_repeats_another():

@@ -1,13 +1,19 @@
 """What a training may start from: load_from and --resume."""
 
+import copy
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import DEMO, NO_WORKERS, load_config, user_error
+from conftest import DEMO, NO_WORKERS, load_config, run_tool, user_error
 
+from mmdet_attn.config_files import load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import StartHook
+from mmdet_attn.weights.start import start_from
 
 pytest.importorskip('mmdet')
 
@@ -89,3 +95,59 @@ def test_tool_refuses_another_network(options, cause, shapes, tmp_path):
     message = user_error(*command, *options, f'load_from={file}')
     assert cause in message
     assert '--non-strict' in message
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_the_backbone_is_not_fetched_before(tmp_path, strict):
+    """Its weights are in the checkpoint, unless that may lack some."""
+    file = str(tmp_path / 'detector.pth')
+    torch.save(dict(state_dict={'backbone.conv1.weight': torch.ones(1)}), file)
+    cfg = load_config('faster_rcnn_r50_eca')
+    before = copy.deepcopy(cfg.model.neck)
+    start_from(cfg, file, strict)
+    assert cfg.load_from == file
+    assert (cfg.model.backbone.init_cfg is None) == strict
+    assert cfg.model.neck == before
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'message'),
+    [
+        (None, 0, 'no such checkpoint'),
+        ('conv1.weight', 1.0, 'not a checkpoint of a detector'),
+        ('backbone.conv1.weight', torch.nan, 'NaN or infinite'),
+    ],
+)
+def test_bad_checkpoints_are_refused(shapes, tmp_path, name, value, message):
+    file = tmp_path / 'weights.pth'
+    if name:
+        torch.save({name: torch.full((3,), value)}, file)
+    command = ['tools/train.py', DEMO, '--data-root', shapes]
+    command += ['--work-dir', tmp_path / 'work', '--load-from', file]
+    assert message in user_error(*command)
+
+
+@pytest.mark.slow
+def test_own_classes_from_another_detector(trained, tmp_path):
+    """Three flags, and what they do is in the log and in the config."""
+    data = shutil.copytree(trained.data, tmp_path / 'data')
+    for split in ('train', 'val'):
+        file = data / f'annotations/instances_{split}.json'
+        content = json.loads(file.read_text())
+        content['categories'] = content['categories'][:1]
+        for annotation in content['annotations']:
+            annotation['category_id'] = content['categories'][0]['id']
+        file.write_text(json.dumps(content))
+    work = tmp_path / 'work'
+    output = run_tool(
+        *('tools/train.py', DEMO, '--data-root', data, '--work-dir', work),
+        *('--load-from', trained.checkpoint, '--epochs', 1),
+        *('--image-scale', 128, 96, '--cfg-options', *NO_WORKERS),
+        'default_hooks.logger.interval=1',
+    )
+    assert 'load_from has another number of classes' in output
+    assert 'The warm-up takes 12 iterations' in output
+    assert (work / 'epoch_1.pth').exists()
+    cfg = load_config_file(work / Path(DEMO).name)
+    assert cfg.param_scheduler[1].end == 1
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (128, 96)

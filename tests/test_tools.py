@@ -142,8 +142,16 @@ def test_two_processes_train(trained):
     losses = re.findall(r' loss: ([\d.]+)', trained.log)
     assert len(losses) == 2
     assert all(float(loss) > 0 for loss in losses)
+    (file,) = trained.work.glob('*/*.log')
+    written = file.read_text()
     # The processes evaluate with the same statistics of batch norm.
-    assert 'SyncBuffersHook' in trained.log
+    assert 'SyncBuffersHook' in written
+    # Lists are in the file, and the first loss is soon in the terminal.
+    lists = ('System environment', "type='FasterRCNN'", 'torch.Size([')
+    assert all(part in written for part in lists)
+    assert not any(part in trained.log for part in lists)
+    assert str(file) in trained.log
+    assert len(trained.log.partition(' loss: ')[0].splitlines()) <= 60
 
 
 @slow

@@ -6,9 +6,16 @@ from pathlib import Path
 from rich.progress import track
 
 from mmdet_attn.datasets.image_check import why_unreadable
+from mmdet_attn.datasets.pre_labels import (
+    LAYOUTS,
+    PreLabels,
+    check_labels_out,
+)
 from mmdet_attn.inference import (
     check_score_thr,
+    classes_of,
     collect_images,
+    detect,
     image_parser,
     load_inferencer,
 )
@@ -19,11 +26,24 @@ def make_parser():
     parser.add_argument(
         '--out-dir', default='outputs', help='gets vis/ and preds/'
     )
+    parser.add_argument(
+        '--labels-out',
+        metavar='DIR',
+        help='write the detections from --score-thr on as labels, to be '
+        'corrected and trained with, into this new folder',
+    )
+    parser.add_argument(
+        '--labels-format',
+        choices=LAYOUTS,
+        default='coco',
+        help='of --labels-out: instances.json, or classes.txt and labels/',
+    )
     return parser
 
 
 def main(args):
     check_score_thr(args.score_thr)
+    check_labels_out(args.labels_out)
     images = collect_images(args.images, '--out-dir')
     inferencer = load_inferencer(
         args.config,
@@ -33,18 +53,18 @@ def main(args):
         strict=not args.non_strict,
     )
     inferencer.show_progress = False  # it has a bar for each call
+    labels = args.labels_out and PreLabels(
+        classes_of(inferencer), args.score_thr
+    )
     bad = []
     # One by one: a call keeps the pictures of all its images in memory.
     for image in track(images, 'predicting'):
         why = why_unreadable(Path(image))
         try:
             if not why:
-                inferencer(
-                    image,
-                    out_dir=args.out_dir,
-                    pred_score_thr=args.score_thr,
-                    no_save_pred=False,
-                )
+                found = detect(inferencer, image, args.out_dir, args.score_thr)
+                if labels:
+                    labels.add(found)
         except OSError:
             raise  # not of this image: the folder or the disk
         except Exception as error:  # an image of an odd shape, for instance
@@ -56,6 +76,9 @@ def main(args):
     done = len(images) - len(bad)
     print(f'{done} images: pictures in {out / "vis"}, ', end='')
     print(f'boxes, labels and scores in {out / "preds"}')
+    if labels:
+        labels.write(Path(args.labels_out), args.labels_format)
+        print(f'{len(labels.annotations)} labels in {args.labels_out}')
     if bad:
         print(
             f'{len(bad)} of {len(images)} images failed:',
