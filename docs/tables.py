@@ -116,6 +116,39 @@ def modules() -> list[Module]:
     return [found[name] for name in {**known, **found} if name in found]
 
 
+@dataclass
+class Host:
+    """A network, and the config that puts attention into it."""
+
+    host: str
+    base: str
+    network: str
+    insertions: int
+
+    @property
+    def config(self) -> str:
+        return f'configs/_base_/hosts/{self.base}.py'
+
+    @property
+    def patterns(self) -> list[str]:
+        """Where the config puts a plugin: its `at`."""
+        text = (ROOT / self.config).read_text(encoding='utf-8')
+        found = [
+            ast.literal_eval(node.value)
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.keyword) and node.arg == 'at'
+        ]
+        return [
+            pattern
+            for at in found
+            for pattern in ([at] if isinstance(at, str) else at)
+        ]
+
+
+def hosts() -> list[Host]:
+    return [Host(**row) for row in facts()['hosts']]
+
+
 def paper_tables() -> dict[str, dict[str, list[float | None]]]:
     """The tables of the ECA-Net paper, read from the source."""
     file = ROOT / 'mmdet_attn' / 'study' / 'results' / 'paper.py'
