@@ -32,11 +32,11 @@ def test_every_module_has_a_formula():
 def test_formula_equals_module(name):
     """Values and all gradients, with the module's own weights."""
     torch.manual_seed(0)
-    module = randomise(build_module(name, 64)).double()
+    module = randomise(build_module(name, 128)).double()
     grads = []
     for function in (module, lambda x: FORMULAS[name](module, x)):
         torch.manual_seed(1)
-        x = torch.randn(3, 64, 14, 10, dtype=torch.double).requires_grad_()
+        x = torch.randn(3, 128, 14, 10, dtype=torch.double).requires_grad_()
         y = function(x)
         leaves = [x, *module.parameters()]
         grads.append((y, *torch.autograd.grad(y, leaves, y.cos())))

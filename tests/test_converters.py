@@ -432,6 +432,20 @@ def test_config_decides_what_fits():
         assert '--non-strict' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ('case', 'config'),
+    [
+        ('sge', 'sge'),
+        ('sanet', 'shuffleattention'),
+        ('timm skresnext50_32x4d', 'skconv2d'),
+    ],
+)
+def test_config_of_a_module_takes_the_authors_weights(case, config):
+    source, state = official(case)
+    converted = source.convert(state)
+    check_fit(target_cfg(f'{CONFIG}_{config}.py', converted), converted)
+
+
 def test_differences_that_no_shape_shows():
     caffe, simam, gsop = (
         source.backbone_cfg(state)
