@@ -143,10 +143,12 @@ def given_hw_shape(
 
 def _both(first: Seen, next_: Seen) -> Seen:
     """The first of two runs, unless they differ in the channels."""
-    return Seen(*(
-        one if one[0] == two[0] else 'maps of several C'
-        for one, two in zip(first, next_, strict=True)
-    ))
+    return Seen(
+        *(
+            one if one[0] == two[0] else 'maps of several C'
+            for one, two in zip(first, next_, strict=True)
+        )
+    )
 
 
 def _size(x: Any, hw_shape: tuple[int, int] | None) -> Size | str:

@@ -279,7 +279,8 @@ def _show(
         console.print(
             f'\n{type(network).__name__} does not run on zeros alone '
             f'({part.alone.failure}). insert needs in_channels there.',
-            soft_wrap=True, markup=False
+            soft_wrap=True,
+            markup=False,
         )
 
 
@@ -316,8 +317,7 @@ def _rows(node: Node, depth: int, indent: str = '') -> Iterator[tuple]:
         (key, child)
         for key, child in node.children
         # A loss has no parameters, and does not run.
-        if (depth > 0 and child.cells[1:] != ('', '', '0', ''))
-        or child.marked
+        if (depth > 0 and child.cells[1:] != ('', '', '0', '')) or child.marked
     ]
     for (_, child), pairs in itertools.groupby(
         shown, lambda pair: (pair[0].isdigit() or pair[0], pair[1])
