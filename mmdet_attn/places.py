@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmdet_attn.cost.complexity import flops
+from mmdet_attn.errors import InputError
 from mmdet_attn.insertion import insert
 from mmdet_attn.module_names import end_of, find
 from mmdet_attn.plugins.base import Attention
@@ -82,11 +83,10 @@ def pattern(network: nn.Module, names: list[str]) -> str | list[str]:
     split = [name.split('.') for name in names]
     columns = [sorted(set(column)) for column in zip(*split, strict=True)]
     for parts in itertools.product(*map(_choices, columns)):
-        at = '.'.join(parts)
-        if set(find(network, at)) == wanted:
-            return at
+        if _finds(network, '.'.join(parts)) == wanted:
+            return '.'.join(parts)
     at = 're:' + re.sub(r'\d+', r'\\d+', re.escape(names[0]))
-    if set(find(network, at)) == wanted:
+    if _finds(network, at) == wanted:
         return at
     varying = next(i for i, column in enumerate(columns) if len(column) > 1)
     patterns: list[str] = []
@@ -95,6 +95,13 @@ def pattern(network: nn.Module, names: list[str]) -> str | list[str]:
         inner = pattern(network, rest)
         patterns += [inner] if isinstance(inner, str) else inner
     return patterns
+
+
+def _finds(network: nn.Module, at: str) -> set[str]:
+    try:
+        return set(find(network, at))
+    except InputError:  # it takes a module and what is in it
+        return set()
 
 
 def _choices(parts: list[str]) -> list[str]:
@@ -108,7 +115,7 @@ def _choices(parts: list[str]) -> list[str]:
     digits = ''.join(numbers)
     if len(digits) > 2 and int(digits[-1]) - int(digits[0]) < len(digits):
         digits = f'{digits[0]}-{digits[-1]}'
-    return [f'{start}*{end}', f'{start}[{digits}]{end}']
+    return [f'{start}{any_}{end}' for any_ in ('*', '?', f'[{digits}]')]
 
 
 class Maker(NamedTuple):
