@@ -4,7 +4,7 @@ import copy
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmdet_attn.cost.complexity import flops
+from mmdet_attn.errors import InputError
 from mmdet_attn.insertion import insert
 from mmdet_attn.module_names import end_of, find
 from mmdet_attn.plugins.base import Attention
@@ -46,7 +47,8 @@ def suggest(network: nn.Module, run: Trace, flow: 'Flow') -> list[Place]:
     """
     if run.failure is not None:
         return []
-    good = _good(network, run)
+    maps = _maps(network, run)
+    good = maps - _taken(network, maps)
     found: dict[str, str] = {}
     own = [*plugins(network)]
     for block, branch in flow.branches:
@@ -59,8 +61,9 @@ def suggest(network: nn.Module, run: Trace, flow: 'Flow') -> list[Place]:
             found.setdefault(block, BLOCK)
     head = type(network).__name__.endswith('Head')
     for tensor in tensors(flow.output):
-        if name := flow.end(tensor, good, head):
-            found.setdefault(name, HEAD if head else LEVEL)
+        names = flow.ends(tensor, maps, head)
+        if last := [name for name in names if name in good][-1:]:
+            found.setdefault(last[0], HEAD if head else LEVEL)
     groups = defaultdict(list)
     for name, what in found.items():
         groups[what, re.sub(r'\d+', '#', name)].append(name)
@@ -80,11 +83,10 @@ def pattern(network: nn.Module, names: list[str]) -> str | list[str]:
     split = [name.split('.') for name in names]
     columns = [sorted(set(column)) for column in zip(*split, strict=True)]
     for parts in itertools.product(*map(_choices, columns)):
-        at = '.'.join(parts)
-        if set(find(network, at)) == wanted:
-            return at
+        if _finds(network, '.'.join(parts)) == wanted:
+            return '.'.join(parts)
     at = 're:' + re.sub(r'\d+', r'\\d+', re.escape(names[0]))
-    if set(find(network, at)) == wanted:
+    if _finds(network, at) == wanted:
         return at
     varying = next(i for i, column in enumerate(columns) if len(column) > 1)
     patterns: list[str] = []
@@ -93,6 +95,13 @@ def pattern(network: nn.Module, names: list[str]) -> str | list[str]:
         inner = pattern(network, rest)
         patterns += [inner] if isinstance(inner, str) else inner
     return patterns
+
+
+def _finds(network: nn.Module, at: str) -> set[str]:
+    try:
+        return set(find(network, at))
+    except InputError:  # it takes a module and what is in it
+        return set()
 
 
 def _choices(parts: list[str]) -> list[str]:
@@ -106,7 +115,7 @@ def _choices(parts: list[str]) -> list[str]:
     digits = ''.join(numbers)
     if len(digits) > 2 and int(digits[-1]) - int(digits[0]) < len(digits):
         digits = f'{digits[0]}-{digits[-1]}'
-    return [f'{start}*{end}', f'{start}[{digits}]{end}']
+    return [f'{start}{any_}{end}' for any_ in ('*', '?', f'[{digits}]')]
 
 
 class Maker(NamedTuple):
@@ -157,24 +166,24 @@ class Flow(TorchFunctionMode):
         _, version, makers = self.made.get(id(tensor), (None, -1, []))
         return makers if version == tensor._version else []
 
-    def end(self, tensor: Tensor, good: set[str], head: bool) -> str | None:
-        """The last good module that a tensor comes from.
+    def ends(self, tensor: Tensor, maps: set[str], head: bool) -> list[str]:
+        """The last modules before a tensor that returned it as a map.
 
         Args:
             tensor: What the network returned.
-            good: Names of modules.
+            maps: Names of modules that return maps.
             head: Leave out what comes after the last convolution, and it.
         """
         while makers := [m for m in self.makers(tensor) if m.given]:
-            names = [maker.name for maker in makers if maker.name in good]
+            names = [maker.name for maker in makers if maker.name in maps]
             if names and not head:
-                return names[-1]
+                return names
             changed = [m for m in makers if not _among(tensor, m.given)]
             if not changed:
-                return None
+                break
             head = head and not isinstance(changed[0].module, nn.Conv2d)
             tensor = changed[0].given[0]
-        return None
+        return []
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -286,20 +295,26 @@ def added(
     return params[1] - params[0], more, 100 * more / counts[0]
 
 
-def _good(network: Any, run: Trace) -> set[str]:
-    """The modules behind which a plugin can be, and is none yet."""
+def _maps(network: nn.Module, run: Trace) -> set[str]:
+    """The modules behind which `insert` finds a map."""
+    ends = {name: end_of(network, name) for name in run.seen if name}
+    return {
+        name
+        for name, end in ends.items()
+        if end in run.seen and type(run.seen[end].after) is tuple
+    }
+
+
+def _taken(network: Any, names: Iterable[str]) -> set[str]:
+    """Those that have a plugin already, or are in one."""
     items = network.insertions.items if hasattr(network, 'insertions') else []
-    taken = {item.at for item in items}
-    inside = tuple(f'{name}.' for name in plugins(network))
-    good = set()
-    for name in filter(None, run.seen):
-        end = end_of(network, name)
-        seen = run.seen.get(end)
-        if (
-            seen
-            and type(seen.after) is tuple
-            and end not in taken
-            and not f'{end}.'.startswith(inside)
-        ):
-            good.add(name)
-    return good
+    own = plugins(network)
+    holders = {item.at for item in items}
+    holders |= {name.rpartition('.')[0] for name in own}
+    inside = tuple(f'{name}.' for name in own)
+    ends = {name: end_of(network, name) for name in names}
+    return {
+        name
+        for name, end in ends.items()
+        if end in holders or f'{end}.'.startswith(inside)
+    }

@@ -166,15 +166,15 @@ def _plugin(name: str, *options: str) -> dict[str, Any]:
         hint = near(name.rpartition('.')[2], known, 'mmdet_attn.')
         raise InputError(f'--plugin {name}: there is no such module{hint}')
     cfg: dict[str, Any] = {'type': name}
-    known = inspect.signature(kind).parameters
-    if 'identity_init' in known:
+    arguments = inspect.signature(kind).parameters
+    if 'identity_init' in arguments:
         cfg['identity_init'] = True
     for option in options:
         key, sign, value = option.partition('=')
-        if not sign or key not in known:
+        if not sign or key not in arguments:
             raise InputError(
                 f'--plugin {name} {option}: its arguments are KEY=VALUE, '
-                f'with a KEY of {", ".join(known)}.'
+                f'with a KEY of {", ".join(arguments)}.'
             )
         cfg[key] = DictAction._parse_int_float_bool(value)
     return cfg
