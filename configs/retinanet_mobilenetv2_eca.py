@@ -1,2 +1,4 @@
 _base_ = ['retinanet_mobilenetv2.py', '_base_/attention/eca_mobilenetv2.py']
-model = dict(backbone=_base_.attention)
+model = dict(
+    backbone=dict(host=_base_.model.backbone, **_base_.attention),
+)

@@ -15,7 +15,6 @@ from mmdet_attn.plugins import __all__ as _plugins
 __version__ = '0.2.0'
 __all__ = [*_plugins, 'AttentionNeck', 'insert']
 _LAZY = {
-    'AttentionMobileNetV2': 'mmdet_attn.backbones',
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
     'CheckpointHook': 'mmdet_attn.training.checkpoints',

@@ -45,7 +45,7 @@ TESTED = {
 KEYS = {
     'auto_scale_lr': {'base_batch_size', 'enable'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
-    'plugins': {'blocks', 'cfg', 'position', 'stages'},
+    'plugins': {'at', 'blocks', 'cfg', 'place', 'position', 'stages'},
     'randomness': {'deterministic', 'diff_rank_seed', 'seed'},
     **dict.fromkeys(('rcnn', 'rpn', 'rpn_proposal'), TESTED),
     'test_cfg': TESTED,

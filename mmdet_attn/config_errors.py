@@ -18,6 +18,7 @@ from mmengine.runner import BaseLoop
 
 from mmdet_attn.config_checks import near, walk
 from mmdet_attn.errors import InputError, missing_extra, printable
+from mmdet_attn.insertion import wraps
 
 VARIABLE = 'MMDET_ATTN_TRACEBACK'
 POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
@@ -127,7 +128,7 @@ def _building(error: Exception, calls: list, cfg: Config) -> NoReturn:
         for path, kind in having:
             _unexpected(path, kind, argument)
     for path, node in nodes:
-        if 'plugins' in node:
+        if 'plugins' in node and not wraps(node):
             _check_plugins(path, node)
     for frame, _ in calls:
         code = frame.f_code
@@ -222,17 +223,15 @@ def _unknown(path: str, name: str) -> NoReturn:
 
 
 def _unexpected(path: str, name: str, argument: str) -> NoReturn:
-    if argument == 'plugins':
-        hosts = sorted(
-            name
-            for registry in _registries()
-            for name, kind in registry.module_dict.items()
-            if 'plugins' in _arguments(kind)
-        )
+    if name == 'mmdet_attn.insert':
         raise InputError(
-            f'{path}: {name} takes no plugins: {", ".join(hosts)} do; behind '
-            'other backbones, mmdet_attn.AttentionNeck in model.neck takes '
-            'attention.'
+            f'{path}: insert takes host and plugins; the argument of its host '
+            f'is {path}.host.{argument}.'
+        )
+    if argument == 'plugins':
+        raise InputError(
+            f'{path}: {name} takes no plugins: mmdet_attn.insert puts them '
+            'into any network, see docs/insert.md.'
         )
     hint = near(argument, _arguments(_find(name)))
     raise InputError(f'{path}: {name} has no argument {argument}{hint}')

@@ -85,14 +85,23 @@ def insert(
     return network
 
 
+def wraps(cfg: Mapping) -> bool:
+    """Whether a config is that of `insert`, with another in `host`."""
+    return cfg.get('type') in (insert, 'insert', 'mmdet_attn.insert')
+
+
 class Insertion:
     """One plugin at one module."""
 
     def __init__(
-        self, holder: nn.Module, name: str, at: str, place: str
+        self, holder: nn.Module, path: str, at: str, place: str
     ) -> None:
-        self.holder, self.name, self.at, self.place = holder, name, at, place
+        self.holder, self.path, self.at, self.place = holder, path, at, place
         self.hw_position: int | None = None
+
+    @property
+    def plugin(self) -> Any:
+        return getattr(self.holder, self.path.rpartition('.')[2])
 
     def attach(self, module: nn.Module) -> None:
         """Register the hook, unless the module has it."""
@@ -116,11 +125,10 @@ class Insertion:
         return self._attend(output, args, kwargs)
 
     def _attend(self, x: Tensor, args: tuple, kwargs: dict) -> Tensor:
-        plugin = getattr(self.holder, self.name)
         if self.hw_position is None or x.dim() == 4:
-            return plugin(x)
+            return self.plugin(x)
         size: Any = given_hw_shape(self.hw_position, args, kwargs)
-        x = plugin(x.transpose(1, 2).unflatten(2, size))
+        x = self.plugin(x.transpose(1, 2).unflatten(2, size))
         return x.flatten(2).transpose(1, 2).contiguous()
 
 
@@ -137,7 +145,7 @@ class Insertions:
     @property
     def plugins(self) -> list[Any]:
         """The plugins in the order of their insertion."""
-        return [getattr(item.holder, item.name) for item in self.items]
+        return [item.plugin for item in self.items]
 
     def add(self, at: str, spec: dict, channels: int, several: bool) -> None:
         """Build a plugin and hang it in."""
@@ -162,7 +170,8 @@ class Insertions:
             plugin.to(near[0].device)
             plugin.requires_grad_(any(p.requires_grad for p in near))
         holder.add_module(name, plugin.train(module.training))
-        self.items.append(Insertion(holder, name, at, spec['place']))
+        path = f'{path}.{name}'
+        self.items.append(Insertion(holder, path, at, spec['place']))
         self.items[-1].attach(module)
 
     def attach(self, host: nn.Module, args: tuple) -> None:

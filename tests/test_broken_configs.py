@@ -157,7 +157,7 @@ FILES = {
         BASE + 'model = dict(backbone=dict(_delete_=True, type="SwinTransf'
         'ormer", plugins=[dict(cfg=dict(type="mmdet_attn.ECA"), '
         'position="after_conv3")]))\n',
-        'AttentionNeck',
+        'mmdet_attn.insert puts them',
     ),
     'no model': ("_base_ = 'mmdet::_base_/default_runtime.py'\n", 'model'),
     'division by zero': ('model = 1 / 0\n', 'division by zero'),

@@ -19,7 +19,7 @@ from conftest import (
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results import curves, paper
-from mmdet_attn.study.results.attention import kernel_sizes
+from mmdet_attn.study.results.attention import kernel_sizes, unwrap
 from mmdet_attn.study.results.compare import compare
 from mmdet_attn.study.results.logs import Run, read_runs
 from mmdet_attn.study.results.markdown import markdown
@@ -203,7 +203,7 @@ def test_row_by_content(name):
     ],
 )
 def test_no_row(name, said):
-    found = identify(load_config(name).model)
+    found = identify(unwrap(load_config(name).model))
     assert found.row is None
     assert said in found.title
 
@@ -236,7 +236,7 @@ LAST = dict(stages=(False, False, True, True))
         ('released/mask_rcnn_r50_eca_k3377', '3, 3, 7, 7'),
         ('mask_rcnn_r18_eca', '3, 5, 7, 7'),
         ('faster_rcnn_r50_se', 'none'),
-        ('retinanet_mobilenetv2_eca', '1 (narrow blocks)/3'),
+        ('retinanet_mobilenetv2_eca', '1/3'),
         # The paper's formula, on the channels where the module sits.
         (adaptive(50, 'after_conv3'), '5, 5, 5, 7'),
         (adaptive(50, 'after_conv2'), '3, 5, 5, 5'),

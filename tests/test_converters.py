@@ -163,7 +163,7 @@ CASES = {
         conv.1 conv2.bn
         """,
         dropped=r'classifier\.',
-        backbone=dict(position='after_conv2'),
+        backbone=dict(host=dict(type='mmdet.MobileNetV2')),
     ),
     'timm seresnet 18': Case('timm', resnet(18, SE)),
     'timm ecaresnet d': Case(
@@ -273,8 +273,11 @@ def test_kernel_sizes_as_config():
     assert plugins[1]['stages'] == (False, True, True, False)
     assert {p['position'] for p in plugins} == {'after_conv3'}
     mobile = source.backbone_cfg(official('ecanet mobilenet')[1])
-    assert mobile['plugin'] == dict(type='mmdet_attn.ECA', kernel_size=3)
-    assert mobile['narrow'] == dict(kernel_size=1)
+    assert mobile['host'] == dict(type='mmdet.MobileNetV2')
+    assert [(p['at'], p['cfg']['kernel_size']) for p in mobile['plugins']] == [
+        ('layer[1-4].*.linear_conv', 1),
+        ('layer[5-7].*.linear_conv', 3),
+    ]
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -444,7 +447,7 @@ def test_tool_converts(file, tmp_path, config):
     flat = re.sub(r'[ │]+', ' ', shown)
     assert 'features.*.conv.4.conv.weight layer*.*.eca.conv.weight 16' in flat
     assert 'classifier.1.weight dropped 1' in flat
-    assert "narrow={'kernel_size': 1}" in shown
+    assert "'kernel_size': 1}, 'at': 'layer[1-4]" in flat
     content = torch.load(out, weights_only=True)
     assert content['meta']['source'] == 'ecanet'
     assert content['meta']['input'] == 'eca.pth.tar'
@@ -455,11 +458,13 @@ def test_tool_converts(file, tmp_path, config):
 
     # A backbone takes it as its pretrained weights.
     init_cfg = dict(type='Pretrained', checkpoint=str(out))
-    cfg = dict(type='mmdet_attn.AttentionMobileNetV2')
     if config:
         cfg = target_cfg(str(more[1]), {})
-        cfg['type'] = f'mmdet_attn.{cfg["type"].split(".")[-1]}'
-    model = MODELS.build(dict(cfg, init_cfg=init_cfg))
+    else:
+        source, state = official('ecanet mobilenet')
+        cfg = source.backbone_cfg(state)
+    cfg['host'].update(type='mmdet.MobileNetV2', init_cfg=init_cfg)
+    model = MODELS.build(cfg)
     model.init_weights()
     state = model.state_dict()
     # With identity_init they are the paper's modules nevertheless.

@@ -1,16 +1,17 @@
-"""Where attention is put: our backbones and neck, and the stock ones."""
+"""Where attention is put: our ResNet and neck, and the stock ones."""
 
 import copy
 import sys
 
 import pytest
 import torch
-from conftest import run_tool
-from mmengine.registry import MODELS
+from conftest import ROOT, run_tool
+from mmengine.registry import MODELS, init_default_scope
 from modules import randomise
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_attn import CBAM, ECA, SE, SEVar1
+from mmdet_attn.config_files import load_config_file
 
 NARROW = dict(base_channels=16, stem_channels=16)
 IMAGES = (2, 3, 65, 97)
@@ -199,14 +200,20 @@ def test_checkpointing_changes_nothing(depth):
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def mobilenet(kind='mmdet_attn.AttentionMobileNetV2', **kwargs):
+def mobilenet(plugin=None, at='layer?.*.linear_conv', **kwargs):
     torch.manual_seed(0)
-    return MODELS.build(dict(type=kind, **kwargs))
+    host = dict(type='mmdet.MobileNetV2', **kwargs)
+    plugins = [dict(cfg=plugin, at=at)] if plugin else []
+    return MODELS.build(
+        dict(type='mmdet_attn.insert', host=host, plugins=plugins)
+    )
 
 
 def test_mobilenet_has_the_authors_kernels():
     """k = 1 below 96 output channels: 10 blocks, k = 3 in the other 7."""
-    network = mobilenet()
+    cfg = load_config_file(ROOT / 'configs/retinanet_mobilenetv2_eca.py')
+    init_default_scope('mmdet')
+    network = MODELS.build(cfg.model.backbone)
     kernels = {}
     for name, module in network.named_modules():
         if type(module) is ECA:
@@ -218,47 +225,12 @@ def test_mobilenet_has_the_authors_kernels():
     assert kernels == {16: {1}, 24: {1}, 32: {1}, 64: {1}} | {
         c: {3} for c in (96, 160, 320)
     }
-    stock = mobilenet('mmdet.MobileNetV2')
-    added = network.state_dict().keys() - stock.state_dict().keys()
-    assert len(added) == 17
-    assert sum(network.state_dict()[key].numel() for key in added) == 31
-    assert 'layer1.0.eca.conv.weight' in added
-
-
-@pytest.mark.parametrize('position', ['after_conv3', 'after_conv2'])
-def test_mobilenet_position(position):
-    """As ECA has it, and as Coordinate Attention: on hidden channels."""
-    network = mobilenet(plugin=dict(type='mmdet_attn.SE'), position=position)
-    randomise(network).eval()
-    block = network.layer2[1]
-    x = torch.randn(2, 24, 9, 8)
-    y = block.depthwise_conv(block.expand_conv(x))
-    if position == 'after_conv3':
-        y = block.se(block.linear_conv(y))
-        assert network.layer5[0].se.fc1.out_features == 96 // 16
-    else:
-        y = block.linear_conv(block.se(y))
-        # The first block does not expand, so it has none.
-        assert not hasattr(network.layer1[0], 'se')
-    torch.testing.assert_close(block(x), x + y)
-    count = sum(type(m) is SE for m in network.modules())
-    assert count == (17 if position == 'after_conv3' else 16)
-    assert network(torch.randn(IMAGES))[0].isfinite().all()
-
-
-def test_mobilenet_identity_start_and_frozen_stages():
-    plain = mobilenet('mmdet.MobileNetV2')
-    ours = mobilenet(plugin=dict(type='mmdet_attn.ECA', identity_init=True))
-    ours.load_state_dict(plain.state_dict(), strict=False)
-    assert_equal_outputs(ours, plain)
-    saving = mobilenet(with_cp=True, frozen_stages=2)
-    saving.train()
-    x = torch.randn(IMAGES, requires_grad=True)
-    sum(y.sum() for y in saving(x)).backward()
-    assert saving.layer2[0].eca.conv.weight.grad is None
-    assert saving.layer3[0].eca.conv.weight.grad.isfinite().all()
-    with pytest.raises(ValueError, match="after_conv3, got 'after_block'"):
-        mobilenet(position='after_block')
+    # The keys of checkpoints that version 0.1.0 trained.
+    added = network.state_dict().keys() - mobilenet().state_dict().keys()
+    assert len(added) == 2 * 17
+    sizes = {k: network.state_dict()[k].numel() for k in added if 'conv' in k}
+    assert sum(sizes.values()) == 31
+    assert {'layer1.0.eca.conv.weight', 'layer1.0.eca.alpha'} <= added
 
 
 def test_own_initialisation_comes_after_the_hosts(tmp_path):
@@ -269,7 +241,7 @@ def test_own_initialisation_comes_after_the_hosts(tmp_path):
     ]
     neck = dict(type='mmdet_attn.AttentionNeck', in_channels=[16, 32])
     cbam = dict(type='mmdet_attn.CBAM')
-    network = mobilenet(plugin=cbam)
+    network = mobilenet(cbam)
     hosts = [
         MODELS.build(neck | dict(plugin=cbam, init_cfg=kaiming)),
         network,
@@ -282,10 +254,10 @@ def test_own_initialisation_comes_after_the_hosts(tmp_path):
         assert len(modules) in (2, 8, 17)
         assert not any(m.spatial.norm.weight.any() for m in modules)
     # Pretrained weights come last of all.
-    donor = randomise(mobilenet(plugin=cbam))
+    donor = randomise(mobilenet(cbam))
     torch.save(donor.state_dict(), tmp_path / 'donor.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'donor.pth'))
-    network = mobilenet(plugin=cbam, init_cfg=init_cfg)
+    network = mobilenet(cbam, init_cfg=init_cfg)
     network.init_weights()
     for key, value in network.state_dict().items():
         assert torch.equal(value, donor.state_dict()[key]), key

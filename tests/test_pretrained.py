@@ -270,7 +270,11 @@ def test_foreign_plugins_are_seen_everywhere(depth, position, tmp_path):
         frozen_stages=1,
         **ours,
     )
-    mobile = dict(type='mmdet_attn.AttentionMobileNetV2', plugin=FOREIGN)
+    mobile = dict(
+        type='mmdet_attn.insert',
+        host=dict(type='mmdet.MobileNetV2'),
+        plugins=[dict(cfg=FOREIGN, at='layer?.*.linear_conv')],
+    )
     found = plugins_of(MODELS.build(mobile))
     assert len(found) == 17
     assert all(name.endswith('.context_block') for name in found)

@@ -1,6 +1,5 @@
-"""Backbones that take attention where those of MMDetection do not."""
+"""A ResNet that takes attention where MMDetection's does not."""
 
-from mmdet_attn.backbones.mobilenet_v2 import AttentionMobileNetV2
 from mmdet_attn.backbones.resnet import AttentionResNet
 
-__all__ = ['AttentionMobileNetV2', 'AttentionResNet']
+__all__ = ['AttentionResNet']

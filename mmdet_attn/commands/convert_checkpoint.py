@@ -109,5 +109,5 @@ def main(args):
             )
     check_fit(cfg, converted, source.plain, source.name)
     write(args, converted)
-    fits = args.config or cfg['type']
+    fits = args.config or cfg.get('host', cfg)['type']
     print(f'{args.output}: {len(converted)} tensors, which fit {fits}.')

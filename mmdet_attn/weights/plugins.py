@@ -12,7 +12,7 @@ from mmdet_attn.plugins import Attention, PSAConv2d
 
 
 def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The plugins by name: ours anywhere, anybody's in residual blocks."""
+    """The plugins by name: ours anywhere, anybody's where they are put."""
     found: dict[str, nn.Module] = {}
     names: set[str] = set()
     for path, module in network.named_modules():
@@ -20,6 +20,8 @@ def plugins_of(network: nn.Module) -> dict[str, nn.Module]:
         for attribute, value in vars(module).items():
             if re.fullmatch(r'after_conv\d_plugin_names', attribute):
                 names.update(start + name for name in value)
+        if insertions := getattr(module, 'insertions', None):
+            names.update(start + item.path for item in insertions.items)
         # Our own blocks have more positions than stock ones.
         more = getattr(module, 'inserted_names', ())
         names.update(start + name for name in more)

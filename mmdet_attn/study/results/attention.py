@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mmdet_attn.insertion import wraps
 from mmdet_attn.plugins import ECA
 
 # Kernel sizes and the start of plugins are facts of their own.
@@ -47,22 +48,41 @@ def modules(model: Mapping[str, Any]) -> list[Module]:
 def _modules(model: Mapping) -> Iterator[Module]:
     backbone = model.get('backbone') or {}
     for plugin in backbone.get('plugins') or ():
-        chosen = plugin.get('stages') or (True,) * 4
+        every = () if 'at' in plugin else (True,) * 4
+        chosen = plugin.get('stages') or every
         blocks = plugin.get('blocks')
         yield Module(
             plugin['cfg'],
-            plugin['position'],
+            plugin.get('position') or _where(plugin),
             tuple(i for i, here in enumerate(chosen, 1) if here),
             blocks and tuple(blocks),
         )
-    if backbone.get('plugin'):  # AttentionMobileNetV2
-        place = backbone.get('position', 'after_conv3')
-        yield Module(backbone['plugin'], place)
     if backbone.get('dcn'):
         yield Module(backbone['dcn'], 'for 3x3 convolutions')
     for neck in entries(model.get('neck')):
         if short(neck['type']) == 'AttentionNeck':
             yield Module(neck['plugin'], 'in the neck')
+        for plugin in neck.get('plugins') or ():
+            yield Module(plugin['cfg'], f'{_where(plugin)} of the neck')
+
+
+def _where(plugin: Mapping) -> str:
+    """The place of a plugin of `mmdet_attn.insert`."""
+    names = [plugin['at']] if isinstance(plugin['at'], str) else plugin['at']
+    return f'{plugin.get("place", "after")} {", ".join(names)}'
+
+
+def unwrap(part: Any) -> Any:
+    """A config in which no part is `insert`: the host has its plugins."""
+    if isinstance(part, (list, tuple)):
+        return [unwrap(item) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    part = {key: unwrap(value) for key, value in part.items()}
+    if not wraps(part):
+        return part
+    host = part['host']
+    return {**host, 'plugins': [*host.get('plugins', ()), *part['plugins']]}
 
 
 def describe(model: Mapping[str, Any]) -> str:
@@ -101,8 +121,6 @@ def kernel_sizes(model: Mapping[str, Any]) -> str:
                     module, backbone, stage
                 )
                 sizes.setdefault(stage, set()).add(str(size))
-    if narrow := backbone.get('narrow'):
-        sizes[1].add(f'{narrow.get("kernel_size")} (narrow blocks)')
     last = max(sizes, default=0)
     by_stage = [sizes.get(stage, {'-'}) for stage in range(1, last + 1)]
     return ', '.join('/'.join(sorted(s)) for s in by_stage) or 'none'

@@ -21,12 +21,9 @@ SILENT = {
     'model.backbone.dcn',
     'model.backbone.frozen_stages',
     'model.backbone.init_cfg',
-    'model.backbone.narrow',
     'model.backbone.norm_cfg',
     'model.backbone.norm_eval',
-    'model.backbone.plugin',
     'model.backbone.plugins',
-    'model.backbone.position',
     'model.backbone.stage_with_dcn',
     'model.backbone.type',
     'model.init_cfg',
@@ -74,7 +71,11 @@ def settings(cfg: Config) -> dict[str, str]:
         part = cfg.get(section)
         if section == 'model':
             necks = entries(part.get('neck'))
-            own = [n for n in necks if short(n['type']) != 'AttentionNeck']
+            own = [
+                {k: v for k, v in neck.items() if k != 'plugins'}
+                for neck in necks
+                if short(neck['type']) != 'AttentionNeck'
+            ]
             part = {**part, 'neck': own}
         elif section == 'custom_hooks':
             # The launcher decides on this hook.

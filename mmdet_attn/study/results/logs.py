@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmdet_attn.config_files import read_dumped
 from mmdet_attn.errors import InputError
+from mmdet_attn.study.results.attention import unwrap
 
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 AP_KEYS = ('coco/bbox_mAP', 'coco/segm_mAP')
@@ -55,7 +56,9 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The config of this run."""
-        return read_dumped(self.config_file)
+        cfg = read_dumped(self.config_file)
+        cfg.model = unwrap(cfg.get('model'))
+        return cfg
 
     @property
     def resumes(self) -> bool:

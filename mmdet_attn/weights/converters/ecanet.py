@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmdet_attn.weights.converters.mobilenet import mobilenet
+from mmdet_attn.weights.converters.mobilenet import mobilenet, mobilenet_with
 from mmdet_attn.weights.converters.source import (
     CLASSIFIER,
     Source,
@@ -46,11 +46,12 @@ def _backbone_cfg(state: State) -> dict[str, Any]:
         if key.endswith('.eca.conv.weight'):
             out = len(ours.get(key.replace('eca', 'linear_conv'), ()))
             sizes[out < 96] = READ['kernel_size'](value)
-    return dict(
-        type='mmdet_attn.AttentionMobileNetV2',
-        plugin=dict(type='mmdet_attn.ECA', kernel_size=sizes.get(False)),
-        narrow=dict(kernel_size=sizes.get(True)),
-    )
+    # Below 96 channels are the layers 1 to 4.
+    values = {
+        'layer[1-4].*.linear_conv': sizes.get(True),
+        'layer[5-7].*.linear_conv': sizes.get(False),
+    }
+    return mobilenet_with('mmdet_attn.ECA', 'kernel_size', values)
 
 
 ECANET = Source(

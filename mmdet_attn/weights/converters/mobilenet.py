@@ -38,15 +38,33 @@ def mobilenet(
     }
 
 
+def mobilenet_with(
+    plugin: str, argument: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The config of a MobileNetV2 with a plugin.
+
+    Args:
+        plugin: The type of the plugin.
+        argument: Its argument that differs by place.
+        values: The argument by place, as for `at` of `mmdet_attn.insert`.
+    """
+    return dict(
+        type='mmdet_attn.insert',
+        host=dict(type='mmdet.MobileNetV2'),
+        plugins=[
+            dict(cfg={'type': plugin, argument: value}, at=at)
+            for at, value in values.items()
+        ],
+    )
+
+
 def coordatt_cfg(state: State) -> dict[str, Any]:
     # In the widest block the fewest hidden channels do not hide r.
     weight = state['features.17.conv.6.conv1.weight']
-    return dict(
-        type='mmdet_attn.AttentionMobileNetV2',
-        plugin=dict(
-            type='mmdet_attn.CoordAtt', reduction=READ['reduction'](weight)
-        ),
-        position='after_conv2',
+    return mobilenet_with(
+        'mmdet_attn.CoordAtt',
+        'reduction',
+        {'layer[2-7].*.depthwise_conv': READ['reduction'](weight)},
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmdet_attn.config_files import load_config_file
 from mmdet_attn.errors import InputError
+from mmdet_attn.insertion import wraps
 from mmdet_attn.weights.fit import load_strictly
 
 
@@ -67,6 +68,8 @@ def untested_differences(
     """
 
     def settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+        while wraps(cfg):
+            cfg = cfg['host']
         return {
             'style': cfg.get('style', 'pytorch'),
             'strides': tuple(cfg.get('strides', (1, 2, 2, 2))),
