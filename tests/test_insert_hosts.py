@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmdet_attn
 from mmdet_attn import insert
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.plugins import Attention
 
@@ -365,6 +366,14 @@ def test_more_arguments_are_those_of_the_config_of_a_host():
     host = insert(cfg, [], out_channels=4)
     assert host.out_channels == 4
     assert cfg == dict(type='mmdet.FPN', in_channels=[8], num_outs=1)
+
+    model = Config(dict(neck=dict(type='mmdet_attn.insert', host=cfg)))
+    model.neck.update(plugins=[], out_channels=4, num_out=1)
+    with (
+        pytest.raises(InputError, match=r'neck: mmdet.FPN has no argument nu'),
+        config_errors(model),
+    ):
+        MODELS.build(model.neck)
 
 
 # Narrow detectors, the DETRs with one layer.
