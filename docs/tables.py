@@ -131,18 +131,17 @@ class Host:
 
     @property
     def patterns(self) -> list[str]:
-        """Where the config puts a plugin: its `at`."""
-        text = (ROOT / self.config).read_text(encoding='utf-8')
-        found = [
-            ast.literal_eval(node.value)
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.keyword) and node.arg == 'at'
-        ]
-        return [
-            pattern
-            for at in found
-            for pattern in ([at] if isinstance(at, str) else at)
-        ]
+        """Each `at` of the config, behind its `place`."""
+        tree = ast.parse((ROOT / self.config).read_text(encoding='utf-8'))
+        found = []
+        for node in ast.walk(tree):
+            named = {k.arg: k.value for k in getattr(node, 'keywords', ())}
+            if 'at' in named:
+                at = ast.literal_eval(named['at'])
+                before = 'before ' if 'place' in named else ''
+                at = [at] if isinstance(at, str) else at
+                found += [f'{before}`{pattern}`' for pattern in at]
+        return found
 
 
 def hosts() -> list[Host]:
@@ -208,6 +207,34 @@ def paper(head: list[str], rows: dict, up: str = '', counts: int = 2) -> str:
         ]
         lines.append([f'[{name}]({up}configs/{name}.py)', *numbers])
     return table(head, lines)
+
+
+def hosts_table(up: str) -> str:
+    """Each network with attention; the tests check every cell.
+
+    Args:
+        up: The way to the root of the repository.
+    """
+    head = ['network', 'of', 'config', 'pattern', 'plugins']
+    # tests/test_insert_hosts.py asserts these for each row.
+    tested = {
+        'unexpected keys': '0',
+        'start identical': 'yes',
+        'trains': 'yes',
+        'exports': 'yes',
+    }
+    rows = [
+        [
+            f'`{h.host}`',
+            h.network.rpartition('/')[2].removesuffix('.py'),
+            f'[{h.base}]({up}{h.config})',
+            '<br>'.join(h.patterns),
+            str(h.insertions),
+            *tested.values(),
+        ]
+        for h in hosts()
+    ]
+    return table([*head, *tested], rows)
 
 
 def readme_modules(say: Callable[[str], str]) -> str:
@@ -293,7 +320,7 @@ def add_facts() -> None:
     # One module a line: a new one is a line of a diff.
     text = json.dumps(content, indent=2)
     text = re.sub(
-        r'\{\s+("(?:params|params_m)": [^{}]+?)\s+\}',
+        r'\{\s+("(?:params|params_m|host)": [^{}]+?)\s+\}',
         lambda found: '{' + re.sub(r'\s*\n\s*', ' ', found[1]) + '}',
         text,
     )

@@ -11,11 +11,13 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from modules import randomise
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmdet_attn
 from mmdet_attn import insert
+from mmdet_attn.config_errors import config_errors
+from mmdet_attn.errors import InputError
 from mmdet_attn.plugins import Attention
 
 sys.path.insert(0, str(ROOT / 'docs'))
@@ -270,6 +272,14 @@ def test_host(row, plugin):
             torch.testing.assert_close(one, other)
 
 
+def test_efficientnet_has_an_se_of_its_own():
+    (row,) = (row for row in ROWS if row.base == 'efficientnet')
+    with pytest.raises(InputError, match=r"already has 'se'.*postfix"):
+        with_attention(row, dict(type='SE'))
+    host = with_attention(row, dict(type='SE', postfix='_end'))
+    assert type(host.layers[1][0].se_end) is mmdet_attn.SE
+
+
 class Zero(Attention):
     """What is behind it gets nothing else from in front of it."""
 
@@ -346,6 +356,24 @@ def test_is_behind_each_level(row):
         # A head still adds its biases.
         assert torch.equal(y, y[..., :1, :1].expand_as(y))
         assert part_of(row) == 'bbox_head' or not y.any()
+
+
+def test_more_arguments_are_those_of_the_config_of_a_host():
+    """A detector adds `train_cfg` and `test_cfg` to the config of its head."""
+    with pytest.raises(TypeError, match=r"unexpected arguments: \['place'\]"):
+        insert(nn.Conv2d(3, 8, 1), [], place='before')
+    cfg = dict(type='mmdet.FPN', in_channels=[8], num_outs=1)
+    host = insert(cfg, [], out_channels=4)
+    assert host.out_channels == 4
+    assert cfg == dict(type='mmdet.FPN', in_channels=[8], num_outs=1)
+
+    model = Config(dict(neck=dict(type='mmdet_attn.insert', host=cfg)))
+    model.neck.update(plugins=[], out_channels=4, num_out=1)
+    with (
+        pytest.raises(InputError, match=r'neck: mmdet.FPN has no argument nu'),
+        config_errors(model),
+    ):
+        MODELS.build(model.neck)
 
 
 # Narrow detectors, the DETRs with one layer.
