@@ -74,6 +74,7 @@ def _linked(config) -> list[str]:
         path for m in tables.modules() for path in (m.source, m.config, m.base)
     }
     found |= {f'configs/{name}.py' for name in tables.paper_rows()}
+    found |= {host.config for host in tables.hosts()}
     docs = Path(config.docs_dir)
     for file in docs.rglob('*.md'):
         for link in LINK.findall(file.read_text(encoding='utf-8')):
@@ -117,6 +118,7 @@ def on_page_markdown(markdown, page, **_):
     counts, masks = ['#Param M', 'GFLOPs'], tables.paper_tables()['TABLE_6']
     for name, text in {
         'modules': _overview(),
+        'hosts': tables.hosts_table(up),
         'paper': tables.paper(
             ['config', *counts, *AP_COLUMNS], tables.paper_rows(), up
         ),

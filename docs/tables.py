@@ -117,6 +117,47 @@ def modules() -> list[Module]:
     return [found[name] for name in [*order, *(found.keys() - known.keys())]]
 
 
+@dataclass
+class Host:
+    """A network, and the config that puts attention into it."""
+
+    host: str
+    base: str
+    network: str
+    insertions: int
+
+    @property
+    def config(self) -> str:
+        return f'configs/_base_/hosts/{self.base}.py'
+
+    @property
+    def patterns(self) -> list[str]:
+        """Where the plugins go."""
+        return _patterns(ROOT / self.config)
+
+
+def _patterns(config: Path) -> list[str]:
+    """Each `at` of a config, or of its `_base_`, behind its `place`."""
+    text = config.read_text(encoding='utf-8')
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            named = {keyword.arg: keyword.value for keyword in node.keywords}
+            if 'at' in named:
+                at = ast.literal_eval(named['at'])
+                before = 'before ' if 'place' in named else ''
+                at = [at] if isinstance(at, str) else at
+                found += [f'{before}`{pattern}`' for pattern in at]
+    base = re.search(r"^_base_ = '(\w+\.py)'$", text, re.MULTILINE)
+    if base and not found:
+        return _patterns(config.with_name(base[1]))
+    return found
+
+
+def hosts() -> list[Host]:
+    return [Host(**row) for row in facts()['hosts']]
+
+
 def paper_tables() -> dict[str, dict[str, list[float | None]]]:
     """The tables of the ECA-Net paper, read from the source."""
     file = ROOT / 'mmdet_attn' / 'study' / 'results' / 'paper.py'
@@ -176,6 +217,34 @@ def paper(head: list[str], rows: dict, up: str = '', counts: int = 2) -> str:
         ]
         lines.append([f'[{name}]({up}configs/{name}.py)', *numbers])
     return table(head, lines)
+
+
+def hosts_table(up: str) -> str:
+    """Each network with attention; the tests check every cell.
+
+    Args:
+        up: The way to the root of the repository.
+    """
+    head = ['network', 'of', 'config', 'pattern', 'plugins']
+    # tests/test_insert_hosts.py asserts these for each row.
+    tested = {
+        'unexpected keys': '0',
+        'start identical': 'yes',
+        'trains': 'yes',
+        'exports': 'yes',
+    }
+    rows = [
+        [
+            f'`{h.host}`',
+            h.network.rpartition('/')[2].removesuffix('.py'),
+            f'[{h.base}]({up}{h.config})',
+            '<br>'.join(h.patterns),
+            str(h.insertions),
+            *tested.values(),
+        ]
+        for h in hosts()
+    ]
+    return table([*head, *tested], rows)
 
 
 def readme_modules(say: Callable[[str], str]) -> str:
@@ -258,7 +327,7 @@ def add_facts() -> None:
     # One module a line: a new one is a line of a diff.
     text = json.dumps(content, indent=2)
     text = re.sub(
-        r'\{\s+("(?:params|params_m)": [^{}]+?)\s+\}',
+        r'\{\s+("(?:params|params_m|host)": [^{}]+?)\s+\}',
         lambda found: '{' + re.sub(r'\s*\n\s*', ' ', found[1]) + '}',
         text,
     )

@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -30,8 +31,25 @@ def find(
                 f'insert: at={pattern!r} matches no module of '
                 f'{type(host).__name__}.{nearest(pattern, names)}'
             )
+        _refuse_nested(pattern, matched)
         found += [_end(host, name, place) for name in matched]
     return list(dict.fromkeys(found))
+
+
+def _refuse_nested(pattern: str, matched: list[str]) -> None:
+    """Refuse a pattern that takes a module and what is in it.
+
+    Such a pattern is a slip: `layer4.*` is every module of stage 4, where
+    `layer4.?` is its blocks.
+    """
+    # Names come in the order of the tree.
+    for outer, inner in pairwise(matched):
+        if inner.startswith(f'{outer}.'):
+            raise InputError(
+                f'insert: at={pattern!r} matches {outer!r} and, inside of it, '
+                f'{inner!r}, as * matches dots too: write ? for one digit, '
+                'or give a list of two patterns.'
+            )
 
 
 def _expression(pattern: str) -> re.Pattern:

@@ -71,3 +71,19 @@ def test_released_detectors_are_in_the_manual():
     text = (ROOT / 'docs' / 'coco.md').read_text(encoding='utf-8')
     for config in (ROOT / 'configs' / 'released').glob('*.py'):
         assert f'../configs/released/{config.name}' in text
+
+
+def test_every_config_of_hosts_is_in_the_manual():
+    folder = ROOT / 'configs' / '_base_' / 'hosts'
+    rows = tables.hosts_table('').splitlines()[2:]
+    assert '<!-- hosts -->' in (ROOT / 'docs' / 'hosts.md').read_text()
+    for config in folder.glob('*.py'):
+        named = [
+            r for r in rows if f'(configs/_base_/hosts/{config.name})' in r
+        ]
+        assert named, config.name
+        (plugin,) = Config.fromfile(config).attention.plugins
+        patterns = [plugin.at] if isinstance(plugin.at, str) else plugin.at
+        place = 'before ' if plugin.get('place') == 'before' else ''
+        cell = '<br>'.join(f'{place}`{pattern}`' for pattern in patterns)
+        assert all(f'| {cell} |' in row for row in named), config.name

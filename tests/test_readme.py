@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import ROOT
 from markdown_it import MarkdownIt
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 
 import mmdet_attn
 from mmdet_attn.__main__ import module_of
+from mmdet_attn.config_files import load_config_file
 
 READMES = ('README.md', 'README_zh-CN.md')
 DOCS = sorted(
@@ -139,11 +140,18 @@ def run(block):
 
 
 def test_config_of_the_readme_builds():
-    (block,) = code('README.md', 'python')
-    (plugin,) = run(block)['model']['backbone']['plugins']
+    stock, wrapped = code('README.md', 'python')
+    (plugin,) = run(stock)['model']['backbone']['plugins']
     x = torch.randn(1, 16, 5, 5)
     module = MODELS.build(dict(plugin['cfg'], in_channels=16))
     assert torch.equal(module(x), x)
+    base = load_config_file(ROOT / 'configs/yolox_s.py')
+    names: dict = {'_base_': base}
+    exec(wrapped, names)
+    cfg = names['model']['backbone']
+    assert cfg.pop('_delete_')
+    init_default_scope('mmdet')
+    assert len(MODELS.build(cfg).insertions.plugins) == 3
 
 
 def test_code_of_the_manual_runs():
