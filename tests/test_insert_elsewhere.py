@@ -30,7 +30,7 @@ HOSTS = {
             embed_dims=16,
             num_layers=[1, 1, 2, 1],
         ),
-        'mit',
+        'pvtv2',
         5,
     ),
     'BiSeNetV1': (
