@@ -429,8 +429,9 @@ def test_bad_channels(name, value):
             for cfg, message in (
                 (GN | dict(num_groups=True), 'num_groups is True'),
                 (GN | dict(num_groups=0), 'num_groups is 0'),
-                (dict(type='BN', eps=float('nan')), 'nan is negative or not'),
-                (dict(type='BN', momentum=-1), '-1 is negative or not'),
+                (dict(type='BN', eps=float('nan')), 'eps is nan, not'),
+                (dict(type='BN', eps=0), 'eps is 0, not positive'),
+                (dict(type='BN', momentum=-1), 'momentum is -1, negative or'),
                 (dict(type='BN', requires_grad=0), 'must be bool'),
             )
         ),

@@ -63,10 +63,13 @@ def build_norm(
         groups = cfg.get('num_groups', 1)
         if type(groups) is not int or groups < 1:
             raise ValueError(f'num_groups is {groups!r}')
-        # A momentum may be None, for torch's cumulative average.
-        for number in (cfg.get('eps', 0), cfg.get('momentum') or 0):
-            if not 0 <= number < math.inf:
-                raise ValueError(f'{number} is negative or not finite')
+        eps = cfg.get('eps', 1e-5)
+        if not 0 < eps < math.inf:
+            raise ValueError(f'eps is {eps}, not positive and finite')
+        # It may be None, for torch's cumulative average.
+        momentum = cfg.get('momentum') or 0
+        if not 0 <= momentum < math.inf:
+            raise ValueError(f'momentum is {momentum}, negative or not finite')
         norm = NORMS[kind](**{name: channels}, **cfg)
         norm.requires_grad_(requires_grad)
     except (TypeError, ValueError) as error:
