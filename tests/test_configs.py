@@ -393,8 +393,7 @@ def stock(backbone):
 
 @pytest.mark.parametrize(
     'name',
-    [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')]
-    + [*INSERTED],
+    [n for n in RESNETS if parts(n)[1] not in ('', 'psaconv2d')] + [*INSERTED],
 )
 def test_identity_start_changes_no_bit(name):
     """The plain detector's weights with fresh modules: equal outputs."""
