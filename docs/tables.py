@@ -132,26 +132,17 @@ class Host:
 
     @property
     def patterns(self) -> list[str]:
-        """Where the plugins go."""
-        return _patterns(ROOT / self.config)
-
-
-def _patterns(config: Path) -> list[str]:
-    """Each `at` of a config, or of its `_base_`, behind its `place`."""
-    text = config.read_text(encoding='utf-8')
-    found = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call):
-            named = {keyword.arg: keyword.value for keyword in node.keywords}
+        """Each `at` of the config, behind its `place`."""
+        tree = ast.parse((ROOT / self.config).read_text(encoding='utf-8'))
+        found = []
+        for node in ast.walk(tree):
+            named = {k.arg: k.value for k in getattr(node, 'keywords', ())}
             if 'at' in named:
                 at = ast.literal_eval(named['at'])
                 before = 'before ' if 'place' in named else ''
                 at = [at] if isinstance(at, str) else at
                 found += [f'{before}`{pattern}`' for pattern in at]
-    base = re.search(r"^_base_ = '(\w+\.py)'$", text, re.MULTILINE)
-    if base and not found:
-        return _patterns(config.with_name(base[1]))
-    return found
+        return found
 
 
 def hosts() -> list[Host]:

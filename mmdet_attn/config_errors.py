@@ -123,7 +123,12 @@ def _building(error: Exception, calls: list, cfg: Config) -> NoReturn:
                 _unknown(path, node['type'])
     if found := ARGUMENT.search(message):
         name, argument = found.groups()
-        having = [(p, n['type']) for p, n in nodes if argument in n]
+        # What stands beside a wrapped host goes to it.
+        having = [
+            (p, (n['host'] if wraps(n) else n)['type'])
+            for p, n in nodes
+            if argument in n
+        ]
         having.sort(key=lambda item: _last(item[1]) != name)
         for path, kind in having:
             _unexpected(path, kind, argument)
@@ -223,11 +228,6 @@ def _unknown(path: str, name: str) -> NoReturn:
 
 
 def _unexpected(path: str, name: str, argument: str) -> NoReturn:
-    if name == 'mmdet_attn.insert':
-        raise InputError(
-            f'{path}: insert takes host and plugins; the argument of its host '
-            f'is {path}.host.{argument}.'
-        )
     if argument == 'plugins':
         raise InputError(
             f'{path}: {name} takes no plugins: mmdet_attn.insert puts them '

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmdet_attn
 from mmdet_attn import insert
+from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.plugins import Attention
 
@@ -240,6 +241,8 @@ def test_config_finds_all_places(row, tmp_path):
 def test_host(row, plugin):
     """Plain weights load, the start is identical, it trains and exports."""
     plain, host = small(row), with_attention(row, plugin)
+    for parameter in plain.parameters():
+        parameter.data *= 1.1  # the seed gave both the same
     plugins = host.insertions.plugins
     assert type(host) is type(plain)
     fresh = {
@@ -395,6 +398,14 @@ def test_more_arguments_are_those_of_the_config_of_a_host():
     host = insert(cfg, [], out_channels=4)
     assert host.out_channels == 4
     assert cfg == dict(type='mmdet.FPN', in_channels=[8], num_outs=1)
+
+    model = Config(dict(neck=dict(type='mmdet_attn.insert', host=cfg)))
+    model.neck.update(plugins=[], out_channels=4, num_out=1)
+    with (
+        pytest.raises(InputError, match=r'neck: mmdet.FPN has no argument nu'),
+        config_errors(model),
+    ):
+        MODELS.build(model.neck)
 
 
 # Narrow detectors, the DETRs with one layer.
