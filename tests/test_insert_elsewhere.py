@@ -1,92 +1,11 @@
-"""Attention in networks of MMSegmentation, MMPretrain and plain PyTorch."""
+"""Attention in networks of plain PyTorch, as in torchvision and timm."""
 
 import pytest
 import torch
-from conftest import load_config
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmdet_attn import CBAM, ECA
+from mmdet_attn import insert
 from mmdet_attn.errors import InputError
-from mmdet_attn.insertion import insert
-
-# The network, the base config that fits it, and the number of its plugins.
-HOSTS = {
-    'ResNetV1c': (
-        dict(
-            type='mmseg.ResNetV1c',
-            depth=50,
-            num_stages=2,
-            strides=(1, 2),
-            dilations=(1, 1),
-            out_indices=(0, 1),
-        ),
-        'resnet',
-        7,
-    ),
-    'MiT': (
-        dict(
-            type='mmseg.MixVisionTransformer',
-            embed_dims=16,
-            num_layers=[1, 1, 2, 1],
-        ),
-        'pvtv2',
-        5,
-    ),
-    'BiSeNetV1': (
-        dict(
-            type='mmseg.BiSeNetV1',
-            backbone_cfg=dict(type='mmseg.ResNet', depth=18),
-        ),
-        'bisenetv1',
-        9,
-    ),
-    'UNet': (
-        dict(
-            type='mmseg.UNet',
-            base_channels=8,
-            num_stages=3,
-            strides=(1, 1, 1),
-            enc_num_convs=(1, 1, 1),
-            dec_num_convs=(1, 1),
-            downsamples=(True, True),
-            enc_dilations=(1, 1, 1),
-            dec_dilations=(1, 1),
-        ),
-        'unet',
-        5,
-    ),
-    'ConvNeXt': (
-        dict(
-            type='mmpretrain.ConvNeXt',
-            arch=dict(depths=[1, 1, 2, 1], channels=[16, 24, 32, 48]),
-            drop_path_rate=0.1,
-        ),
-        'convnext',
-        5,
-    ),
-}
-
-
-def build(cfg, package):
-    pytest.importorskip(f'{package}.models', exc_type=ImportError)
-    init_default_scope(package)
-    torch.manual_seed(0)
-    return MODELS.build(cfg)
-
-
-@pytest.mark.parametrize('kind', [ECA, CBAM])
-@pytest.mark.parametrize('name', HOSTS)
-def test_hosts_of_other_packages(name, kind):
-    cfg, base, count = HOSTS[name]
-    attention = load_config(f'_base_/hosts/{base}').attention
-    del attention['_delete_']
-    attention['plugins'][0]['cfg']['type'] = f'mmdet_attn.{kind.__name__}'
-    package = cfg['type'].partition('.')[0]
-    plain = build(cfg, package)
-    ours = build(dict(host=cfg, **attention), package)
-    assert [type(p) for p in ours.insertions.plugins] == [kind] * count
-    check(plain, ours)
 
 
 def check(plain, ours):
