@@ -60,7 +60,7 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
     loop['max_epochs'] = epochs
     _change(loop, 'val_interval', shorter)
     _change(loop, 'val_begin', part)
-    if 'dynamic_intervals' in loop:
+    if loop.get('dynamic_intervals'):
         loop['dynamic_intervals'] = [
             (part(epoch), shorter(interval))
             for epoch, interval in loop['dynamic_intervals']
