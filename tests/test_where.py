@@ -270,6 +270,20 @@ def test_plain_pytorch():
     ]
 
 
+def test_a_sum_of_two_equal_branches_is_no_place():
+    """Nothing tells which one is the shortcut."""
+
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) + self.two(x)
+
+    assert not places(Twins())
+
+
 def test_places_that_are_taken_are_left_out():
     plugin = dict(cfg=dict(type='mmdet_attn.ECA'), position='after_conv3')
     assert not places(build('ResNet-50', plugins=[plugin]))
@@ -388,7 +402,8 @@ def test_tool_shows_a_place_of_yours(tmp_path):
 
 
 def test_tool_shows_plugins():
-    output = where(ROOT / DETECTOR, '--part', 'backbone')
+    output = where(ROOT / DETECTOR, '--part', 'backbone', '--depth', '9')
+    assert 'Conv1d' not in output  # what is in a plugin
     shown = [line.split() for line in output.splitlines() if 'plugin' in line]
     assert ['eca', 'ECA', 'plugin'] in [[*w[:2], w[-1]] for w in shown]
     assert 'residual' not in output
