@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.module_names import find, nearest
+from mmdet_attn.module_names import CONTAINERS, find, nearest
 from mmdet_attn.tracing import (
     Trace,
     given_hw_shape,
@@ -17,8 +17,6 @@ from mmdet_attn.tracing import (
     said_channels,
     trace,
 )
-
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @MODELS.register_module()

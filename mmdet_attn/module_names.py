@@ -11,6 +11,8 @@ from torch import nn
 
 from mmdet_attn.errors import InputError
 
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
 
 def find(
     host: Any, at: str | Sequence[str], place: str = 'after'
@@ -74,4 +76,10 @@ def end_of(host: nn.Module, name: str, place: str = 'after') -> str:
     while type(module).forward is nn.Sequential.forward and len(module):
         key = [*module._modules][0 if place == 'before' else -1]
         name, module = f'{name}.{key}', module.get_submodule(key)
+    runs = type(module).forward is not nn.Module.forward
+    if runs and isinstance(module, CONTAINERS):
+        raise InputError(
+            f'insert: {name!r} runs all modules that are in it, a plugin too: '
+            'take one of them, or the module that has it.'
+        )
     return name

@@ -150,3 +150,24 @@ def test_channels_last_is_refused(at, given, place):
     with pytest.raises(InputError, match=rf'the shape {given}.*map \(N, C'):
         insert(network, [dict(cfg=dict(type='ECA'), at=at, place=place)])
     assert list(network.state_dict()) == before
+
+
+class Dense(nn.ModuleDict):
+    """As the blocks of torchvision's DenseNet."""
+
+    def forward(self, x):
+        for module in self.values():
+            x = x + module(x)
+        return x
+
+
+def test_container_that_runs_what_is_in_it_is_refused():
+    """A plugin in it would run twice."""
+    block = Dense(dict(conv=nn.Conv2d(3, 3, 1)))
+    network = nn.Sequential(nn.Sequential(block, nn.Sequential()))
+    for at in ('0.0', '0', '0.1'):
+        with pytest.raises(InputError, match=r'0\.\d.* runs all modules'):
+            insert(network, [dict(cfg=dict(type='ECA'), at=at)])
+    assert not [*block.children()][1:]
+    insert(network, [dict(cfg=dict(type='ECA'), at='0.0.conv')])
+    assert len(network.insertions.plugins) == 1
