@@ -21,7 +21,13 @@ from mmdet_attn.cost.formulas import FORMULAS
 from mmdet_attn.cost.timing import Setup, peak_mib, time_pair
 
 TOOL = 'tools/analysis_tools/benchmark.py'
-NOT_MODULES = {'Attention', 'AttentionNeck', 'Gate', 'SimAMConv2d'}
+NOT_MODULES = {
+    'Attention',
+    'AttentionNeck',
+    'Gate',
+    'SimAMConv2d',
+    'insert',
+}
 
 
 def test_every_module_has_a_formula():
