@@ -215,7 +215,7 @@ def hosts_table(up: str) -> str:
     Args:
         up: The way to the root of the repository.
     """
-    head = ['network', 'of', 'config', 'pattern', 'plugins']
+    head = ['network', 'as in', 'base config', 'pattern', 'plugins']
     # tests/test_insert_hosts.py asserts these for each row.
     tested = {
         'unexpected keys': '0',
