@@ -12,6 +12,7 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.module_names import CONTAINERS, find, nearest
 from mmdet_attn.tracing import (
     Trace,
+    check_map,
     given_hw_shape,
     hw_position,
     said_channels,
@@ -124,6 +125,7 @@ class Insertion:
 
     def _attend(self, x: Tensor, args: tuple, kwargs: dict) -> Tensor:
         if self.hw_position is None or x.dim() == 4:
+            check_map(self.path, self.plugin, x)
             return self.plugin(x)
         size: Any = given_hw_shape(self.hw_position, args, kwargs)
         x = self.plugin(x.transpose(1, 2).unflatten(2, size))

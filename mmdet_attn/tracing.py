@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmdet_attn.errors import InputError
+
 # Not square, so that a map (N, H, W, C) is told from one (N, C, H, W).
 HEIGHT, WIDTH = 128, 192
 Size = tuple[int, int, int]
@@ -175,3 +177,16 @@ def said_channels(module: nn.Module, place: str) -> int | None:
     if isinstance(module, nn.GroupNorm):
         return module.num_channels
     return module.num_features if isinstance(module, _NormBase) else None
+
+
+def check_map(path: str, plugin: Any, x: Tensor) -> None:
+    """Refuse what is no map of the channels that a plugin was built for.
+
+    Where a network did not run on zeros, nothing else has seen it.
+    """
+    count = getattr(plugin, 'in_channels', None)
+    if x.dim() != 4 or count not in (None, x.shape[1]):
+        raise InputError(
+            f'insert: {path} takes a map (N, {count}, H, W), got the shape '
+            f'{tuple(x.shape)}: give another in_channels or another place.'
+        )

@@ -171,3 +171,27 @@ def test_container_that_runs_what_is_in_it_is_refused():
     assert not [*block.children()][1:]
     insert(network, [dict(cfg=dict(type='ECA'), at='0.0.conv')])
     assert len(network.insertions.plugins) == 1
+
+
+class FixedSize(ConvNeXt):
+    """As timm's Swin, which takes images of one size."""
+
+    def forward(self, x):
+        if x.shape[2:] != (96, 96):
+            raise ValueError('images of 96 x 96 only')
+        return super().forward(x)
+
+
+def test_given_channels_are_compared_with_the_map():
+    """Nobody has seen the shapes of a network that did not run on zeros."""
+    x = torch.randn(1, 3, 96, 96)
+    for at, channels in (('stages.0.norm', 16), ('stages.0.conv_dw', 8)):
+        network = FixedSize()
+        cfg = dict(type='ECA', in_channels=channels)
+        insert(network, [dict(cfg=cfg, at=at)])
+        with pytest.raises(InputError, match=rf'\(N, {channels}, H, W\), got'):
+            network(x)
+    network = FixedSize()
+    cfg = dict(type='ECA', in_channels=16)
+    insert(network, [dict(cfg=cfg, at='stages.0.conv_dw')])
+    assert network(x).shape == (1, 16, 24, 24)
