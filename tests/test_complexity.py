@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_attn import ECA
-from mmdet_attn.cost.complexity import PAPER, complexity
+from mmdet_attn.cost.complexity import PAPER, Dense, complexity, flops
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.results.paper import TABLE_5
 
@@ -77,6 +77,20 @@ def test_bad_input(tmp_path):
     cfg = Config.fromfile(file)
     with pytest.raises(InputError, match='CascadeRCNN: only detectors with'):
         complexity(cfg)
+    with pytest.raises(InputError, match=r'DINO: .* and no DETR'):
+        complexity(load_config('dino_r50_eca'))
+
+
+def test_swin_is_counted_without_memory_for_it():
+    """As the real network, whose blocks pad maps to their windows."""
+    cfg = load_config('retinanet_swin_t_eca')
+    cfg.model.backbone.host.update(embed_dims=12, depths=(1, 1, 2, 1))
+    cfg.model.backbone.host.num_heads = (1, 1, 2, 2)
+    cfg.model.neck.in_channels = [24, 48, 96]
+    cfg.model.bbox_head.num_classes = 3
+    real = Dense(MODELS.build(cfg.model)).eval()
+    count = flops(real, torch.zeros(1, 3, 64, 96))
+    assert complexity(cfg, (64, 96)).gflops * 1e9 == pytest.approx(count)
 
 
 def test_tool(tmp_path):

@@ -171,16 +171,17 @@ def complexity(
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     # Shapes are enough for us; mmengine traces a real computation.
     device = 'cpu' if convention == 'mmengine' else 'meta'
-    with torch.device(device):
-        detector = MODELS.build(cfg.model).to(device)
-        image = torch.zeros(1, 3, *shape)
+    # Swin reads numbers out of a tensor while it is built.
+    detector = MODELS.build(cfg.model).to(device)
+    image = torch.zeros(1, 3, *shape, device=device)
     roi_head = getattr(detector, 'roi_head', detector)
-    if not isinstance(getattr(roi_head, 'bbox_head', None), nn.Module) or (
-        isinstance(roi_head.bbox_head, nn.ModuleList)
-    ):
+    head = getattr(roi_head, 'bbox_head', None)
+    several = isinstance(head, nn.ModuleList) or hasattr(detector, 'decoder')
+    if several or not isinstance(head, nn.Module):
         raise InputError(
             f'{cfg.model.type}: only detectors with one dense head, or with '
-            'an RPN and one RoI head of each kind, can be counted.'
+            'an RPN and one RoI head of each kind, can be counted, and no '
+            'DETR.'
         )
     dense = Dense(detector).eval()
     if convention == 'mmengine':
