@@ -146,7 +146,7 @@ def test_own_classes_from_another_detector(trained, tmp_path):
         'default_hooks.logger.interval=1',
     )
     assert 'load_from has another number of classes' in output
-    assert 'The warm-up takes 8 iterations' in output
+    assert 'The warm-up takes 12 iterations' in output
     assert (work / 'epoch_1.pth').exists()
     cfg = load_config_file(work / Path(DEMO).name)
     assert cfg.param_scheduler[1].end == 1
