@@ -9,13 +9,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.module_names import CONTAINERS, find, nearest
+from mmdet_attn.module_names import CONTAINERS, find
 from mmdet_attn.tracing import (
-    Trace,
+    channels_at,
     check_map,
     given_hw_shape,
     hw_position,
-    said_channels,
     trace,
 )
 
@@ -74,18 +73,23 @@ def insert(
         for at in find(network, spec['at'], spec['place'])
     ]
     run = trace(network)
-    sizes = [(*place, _channels(network, *place, run)) for place in places]
+    sizes = [(*place, channels_at(network, *place, run)) for place in places]
+    parents = Counter((id(spec), _parent(at)) for spec, at, _ in sizes)
+    built = [
+        _build(network, *size, parents[id(size[0]), _parent(size[1])] > 1)
+        for size in sizes
+    ]
+    _check_names(built)
+    # Until here the host is as it was.
     if not hasattr(network, 'insertions'):
         network.insertions = Insertions(network)
-    parents = Counter((id(spec), _parent(at)) for spec, at, _ in sizes)
-    for spec, at, channels in sizes:
-        several = parents[id(spec), _parent(at)] > 1
-        network.insertions.add(at, spec, channels, several)
+    for item, plugin in built:
+        network.insertions.add(item, plugin)
     return network
 
 
 def wraps(cfg: Mapping) -> bool:
-    """Whether a config is that of `insert`, with another in `host`."""
+    """Whether `insert` builds this config, around that in its `host`."""
     return cfg.get('type') in (insert, 'insert', 'mmdet_attn.insert')
 
 
@@ -99,8 +103,12 @@ class Insertion:
         self.hw_position: int | None = None
 
     @property
+    def name(self) -> str:
+        return self.path.rpartition('.')[2]
+
+    @property
     def plugin(self) -> Any:
-        return getattr(self.holder, self.path.rpartition('.')[2])
+        return getattr(self.holder, self.name)
 
     def attach(self, module: nn.Module) -> None:
         """Register the hook, unless the module has it."""
@@ -147,32 +155,16 @@ class Insertions:
         """The plugins in the order of their insertion."""
         return [item.plugin for item in self.items]
 
-    def add(self, at: str, spec: dict, channels: int, several: bool) -> None:
-        """Build a plugin and hang it in."""
-        module = self.host.get_submodule(at)
-        path = _parent(at)
-        holder = self.host.get_submodule(path)
-        if holder is self.host or isinstance(holder, CONTAINERS):
-            path, holder, several = at, module, False
-        cfg = {'in_channels': channels, **spec['cfg']}
-        postfix = str(cfg.pop('postfix', ''))
-        plugin = MODELS.build(cfg)
-        kind = type(plugin)
-        name = getattr(kind, '_abbr_', kind.__name__.lower()) + postfix
-        name += '_' + at.rpartition('.')[2] if several else ''
-        if hasattr(holder, name):
-            raise InputError(
-                f'insert: {path} already has {name!r}: give the cfg of '
-                f'{kind.__name__} at {at!r} a postfix.'
-            )
-        near = [*module.parameters()] or [*holder.parameters()]
+    def add(self, item: Insertion, plugin: nn.Module) -> None:
+        """Hang a plugin in."""
+        module = self.host.get_submodule(item.at)
+        near = [*module.parameters()] or [*item.holder.parameters()]
         if near:
             plugin.to(near[0].device)
             plugin.requires_grad_(any(p.requires_grad for p in near))
-        holder.add_module(name, plugin.train(module.training))
-        path = f'{path}.{name}'
-        self.items.append(Insertion(holder, path, at, spec['place']))
-        self.items[-1].attach(module)
+        item.holder.add_module(item.name, plugin.train(module.training))
+        self.items.append(item)
+        item.attach(module)
 
     def attach(self, host: nn.Module, args: tuple) -> None:
         """Hang in again what lost its hook.
@@ -223,26 +215,29 @@ def _parent(name: str) -> str:
     return name.rpartition('.')[0]
 
 
-def _channels(host: nn.Module, spec: dict, at: str, run: Trace) -> int:
-    place = spec['place']
-    if at in run.seen:
-        size = getattr(run.seen[at], place)
-        if not isinstance(size, str):
-            return size[0]
-        what = f'{"gets" if place == "before" else "returns"} {size}'
-    elif run.failure is None:
-        what = 'does not run, or runs under another name'
-    else:
-        module = host.get_submodule(at)
-        said = spec['cfg'].get('in_channels') or said_channels(module, place)
-        if said:
-            return said
-        what = (
-            f'needs in_channels in its cfg, as {type(host).__name__} does not '
-            f'run on zeros ({run.failure})'
-        )
-    good = [n for n, m in run.seen.items() if type(getattr(m, place)) is tuple]
-    raise InputError(
-        f'insert: {at!r} {what}. A plugin needs a map (N, C, H, W).'
-        f'{nearest(at, good)}'
-    )
+def _build(
+    host: nn.Module, spec: dict, at: str, channels: int, several: bool
+) -> tuple[Insertion, nn.Module]:
+    """A plugin, and where it will be."""
+    path, _, leaf = at.rpartition('.')
+    holder = host.get_submodule(path)
+    if holder is host or isinstance(holder, CONTAINERS):
+        path, holder, several = at, host.get_submodule(at), False
+    cfg = {'in_channels': channels, **spec['cfg']}
+    postfix = str(cfg.pop('postfix', ''))
+    plugin = MODELS.build(cfg)
+    kind = type(plugin)
+    name = getattr(kind, '_abbr_', kind.__name__.lower()) + postfix
+    name += f'_{leaf}' if several else ''
+    return Insertion(holder, f'{path}.{name}', at, spec['place']), plugin
+
+
+def _check_names(built: Sequence[tuple[Insertion, nn.Module]]) -> None:
+    count = Counter(item.path for item, _ in built)
+    for item, plugin in built:
+        if count[item.path] > 1 or hasattr(item.holder, item.name):
+            raise InputError(
+                f'insert: {_parent(item.path)} already has {item.name!r}: '
+                f'give the cfg of {type(plugin).__name__} at {item.at!r} a '
+                'postfix.'
+            )

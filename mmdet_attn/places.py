@@ -15,8 +15,8 @@ from mmdet_attn.cost.complexity import flops
 from mmdet_attn.errors import InputError
 from mmdet_attn.insertion import insert
 from mmdet_attn.module_names import end_of, find
-from mmdet_attn.plugins.base import Attention
 from mmdet_attn.tracing import Trace, evaluating
+from mmdet_attn.weights.plugins import plugins_of
 
 BRANCH = 'end of residual branches'
 BLOCK = 'behind residual blocks'
@@ -50,7 +50,7 @@ def suggest(network: nn.Module, run: Trace, flow: 'Flow') -> list[Place]:
     maps = _maps(network, run)
     good = maps - _taken(network, maps)
     found: dict[str, str] = {}
-    own = [*plugins(network)]
+    own = plugins_of(network)
     for block, branch in flow.branches:
         if any(name.startswith(f'{block}.') for name in own):
             continue
@@ -105,7 +105,7 @@ def _finds(network: nn.Module, at: str) -> set[str]:
 
 
 def _choices(parts: list[str]) -> list[str]:
-    """What a part of a pattern may be, the best first."""
+    """The forms that a part of a pattern may take, the best first."""
     if len(parts) == 1:
         return parts
     start, digits, end = re.split(r'(\d+)', parts[0], maxsplit=1)
@@ -127,7 +127,7 @@ class Maker(NamedTuple):
 
 
 class Flow(TorchFunctionMode):
-    """Which modules tensors come from, and which tensors are added.
+    """Records which module returns each tensor, and which ones are added.
 
     Attributes:
         branches: For each sum of a residual block the name of the block, and
@@ -261,21 +261,10 @@ def tensors(values: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-def plugins(network: Any) -> dict[str, nn.Module]:
-    """The attention modules of a network, by name, without their parts."""
-    own = network.insertions.plugins if hasattr(network, 'insertions') else []
-    found: dict[str, nn.Module] = {}
-    for name, module in network.named_modules():
-        inside = name.startswith(tuple(f'{outer}.' for outer in found))
-        if not inside and (isinstance(module, Attention) or module in own):
-            found[name] = module
-    return found
-
-
 def added(
     network: nn.Module, specs: Sequence[Mapping], inputs: Any
 ) -> tuple[int, int, float]:
-    """What `insert` would add to a network.
+    """Count what `insert` would add to a network.
 
     Args:
         network: The network, which does not change.
@@ -308,7 +297,7 @@ def _maps(network: nn.Module, run: Trace) -> set[str]:
 def _taken(network: Any, names: Iterable[str]) -> set[str]:
     """Those that have a plugin already, or are in one."""
     items = network.insertions.items if hasattr(network, 'insertions') else []
-    own = plugins(network)
+    own = plugins_of(network)
     holders = {item.at for item in items}
     holders |= {name.rpartition('.')[0] for name in own}
     inside = tuple(f'{name}.' for name in own)

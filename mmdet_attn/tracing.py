@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.module_names import nearest
 
 # Not square, so that a map (N, H, W, C) is told from one (N, C, H, W).
 HEIGHT, WIDTH = 128, 192
@@ -169,7 +170,43 @@ def _size(x: Any, hw_shape: tuple[int, int] | None) -> Size | str:
     return f'the shape {shape}'
 
 
-def said_channels(module: nn.Module, place: str) -> int | None:
+def channels_at(host: nn.Module, spec: Mapping, at: str, run: Trace) -> int:
+    """The channels for a plugin at a module.
+
+    Args:
+        host: The network.
+        spec: What to insert, with `cfg` and `place`.
+        at: The name of the module.
+        run: The trace of the network.
+
+    Raises:
+        InputError: The module has no map there.
+    """
+    place = spec['place']
+    if at in run.seen:
+        size = getattr(run.seen[at], place)
+        if not isinstance(size, str):
+            return size[0]
+        what = f'{"gets" if place == "before" else "returns"} {size}'
+    elif run.failure is None:
+        what = 'does not run, or runs under another name'
+    else:
+        module = host.get_submodule(at)
+        said = spec['cfg'].get('in_channels') or _said_channels(module, place)
+        if said:
+            return said
+        what = (
+            f'needs in_channels in its cfg, as {type(host).__name__} does not '
+            f'run on zeros ({run.failure})'
+        )
+    good = [n for n, m in run.seen.items() if type(getattr(m, place)) is tuple]
+    raise InputError(
+        f'insert: {at!r} {what}. A plugin needs a map (N, C, H, W).'
+        f'{nearest(at, good)}'
+    )
+
+
+def _said_channels(module: nn.Module, place: str) -> int | None:
     """The channels of a layer, where its attributes tell them."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         before = place == 'before'

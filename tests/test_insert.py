@@ -217,6 +217,21 @@ def test_refuses(plugin, message):
     assert host.state_dict().keys() == keys
 
 
+@pytest.mark.parametrize(
+    'last',
+    [spec('shared', 'ECA', kernel_size=4), spec('stem'), spec('x.y')],
+    ids=['argument', 'name', 'pattern'],
+)
+def test_an_error_leaves_the_host_as_it_was(last):
+    host, plain = net(), net()
+    with pytest.raises(InputError):
+        insert(host, [spec('stem'), last])
+    assert host.state_dict().keys() == plain.state_dict().keys()
+    assert vars(host).keys() == vars(plain).keys()
+    assert not host.stem._forward_hooks
+    assert_same(host(X), plain(X))
+
+
 def test_refuses_a_name_that_is_there():
     """A trial had overwritten the attention of Swin itself."""
 

@@ -417,6 +417,7 @@ def test_tool_shows_plugins():
         (['--part', 'necks'], 'has no such part with parameters, but backbo'),
         (['--plugin', 'mmdet_attn.ECCA'], 'did you mean mmdet_attn.ECA'),
         (['--plugin', 'mmdet_attn.ECA', 'k=3'], 'ECA k=3: its arguments are'),
+        (['--plugin', 'mmdet_attn.LSKA'], 'also needs kernel_size: give'),
         (['--at', 'layer1.*.bn9'], 'The nearest names are layer1'),
         (['--at', 'fpn_convs'], "insert: 'fpn_convs' does not run"),
         (['--cfg-options', 'modle.neck=None'], 'the nearest is model.neck'),

@@ -29,8 +29,9 @@ from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import load_config_file
 from mmdet_attn.errors import InputError
 from mmdet_attn.module_names import find
-from mmdet_attn.places import Flow, Place, added, plugins, suggest, tensors
+from mmdet_attn.places import Flow, Place, added, suggest, tensors
 from mmdet_attn.tracing import HEIGHT, Trace, trace
+from mmdet_attn.weights.plugins import plugins_of
 
 PARTS = ('backbone', 'neck')
 PLUGIN = 'plugin'
@@ -177,6 +178,18 @@ def _plugin(name: str, *options: str) -> dict[str, Any]:
                 f'with a KEY of {", ".join(arguments)}.'
             )
         cfg[key] = DictAction._parse_int_float_bool(value)
+    lacking = [
+        key
+        for key, argument in arguments.items()
+        if argument.default is argument.empty
+        and argument.kind is argument.POSITIONAL_OR_KEYWORD
+        and key not in ('in_channels', *cfg)
+    ]
+    if lacking:
+        raise InputError(
+            f'--plugin {name} also needs {", ".join(lacking)}: give them as '
+            'KEY=VALUE behind it.'
+        )
     return cfg
 
 
@@ -227,7 +240,7 @@ def _run(model: Any, wanted: list[str]) -> Iterator[Part]:
 def _given(
     parts: list[Part], patterns: list[str], where: str
 ) -> list[list[Place]]:
-    """What patterns find in each part.
+    """The places that patterns find in each part.
 
     Raises:
         InputError: A pattern finds nothing in any part.
@@ -270,7 +283,7 @@ def _show(
     for head in ('C x H x W', 'stride', 'parameters'):
         table.add_column(head, justify='right', no_wrap=True)
     table.add_column('', no_wrap=True)
-    marks = dict.fromkeys(plugins(network), PLUGIN) | marks
+    marks = dict.fromkeys(plugins_of(network), PLUGIN) | marks
     for row in _rows(_node(part, marks, '', network), depth):
         style = 'bold green' if row[-1] else None
         table.add_row(*map(escape, row), style=style)
