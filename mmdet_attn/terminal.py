@@ -1,4 +1,4 @@
-"""What a runner says: all of it in its log file, less in the terminal."""
+"""A runner that writes long lists to its log file only."""
 
 import logging
 import re

@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 from conftest import (
@@ -45,8 +46,10 @@ def test_mlflow_logs_where_its_variable_says(tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    """Before anything else is looked at."""
-    monkeypatch.setattr(trackers, 'find_spec', {'tensorboard': 1}.get)
+    """Before anything else is looked at; a folder wandb/ is no package."""
+    there = SimpleNamespace(origin='__init__.py')
+    found = {'tensorboard': there, 'wandb': SimpleNamespace(origin=None)}
+    monkeypatch.setattr(trackers, 'find_spec', found.get)
     message = user_error('tools/train.py', 'none.py', '--log-to', *ALL)
     assert 'pip install wandb mlflow' in message
     assert 'none.py' not in message

@@ -12,7 +12,7 @@ from mmdet_attn.plugins.pooling import mean
 
 
 class _Polarized(Gate):
-    """What both forms share: queries and values of half the channels."""
+    """The parts of both forms: queries and values of half the channels."""
 
     def __init__(
         self, in_channels: int, least: int, identity_init: bool

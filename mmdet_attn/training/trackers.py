@@ -24,7 +24,12 @@ def check_trackers(names: Iterable[str]) -> None:
     Raises:
         InputError: A package is not installed.
     """
-    lacking = [name for name in names if find_spec(name) is None]
+    # A folder of that name, such as wandb's own logs, is no package.
+    lacking = [
+        name
+        for name in names
+        if getattr(find_spec(name), 'origin', None) is None
+    ]
     if lacking:
         raise InputError(
             f'--log-to needs packages that are not installed: pip install '

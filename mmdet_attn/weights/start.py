@@ -40,5 +40,6 @@ def start_from(cfg: Config, address: str, strict: bool = True) -> None:
         return
     for node in dicts_in(cfg.model):
         init = node.get('init_cfg')
-        if isinstance(init, dict) and init['type'].endswith('Pretrained'):
+        kind = str(isinstance(init, dict) and init.get('type'))
+        if kind.endswith('Pretrained'):
             node['init_cfg'] = None
