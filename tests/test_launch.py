@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO, ROOT, quick_options, user_error
+from conftest import DEMO, ROOT, free_port, quick_options, user_error
 
 from mmdet_attn import launch
 from mmdet_attn.errors import InputError
@@ -54,6 +54,8 @@ def processes(word) -> dict[int, str]:
 def start(tmp_path):
     """Start a command of the clone; its output is in the file `log`."""
     started = []
+    # Nodes meet at the same port.
+    port = free_port()
 
     def start(*command, log='log', **env):
         with open(tmp_path / log, 'w') as file:
@@ -66,7 +68,7 @@ def start(tmp_path):
                     + os.environ['PATH'],
                     'PYTHONPATH': str(ROOT),
                     'OMP_NUM_THREADS': '1',
-                    'PORT': str(21000 + os.getpid() % 10000),
+                    'PORT': port,
                     **env,
                 },
                 stdout=file,
@@ -247,7 +249,7 @@ def test_killed_script_leaves_nothing(tmp_path, shapes, start):
     assert len(processes(work)) == 5, processes(work)
 
     before = sorted(work.glob('*/*.log'))
-    second = start(*command, log='second', PORT=str(os.getpid() % 9000 + 9000))
+    second = start(*command, log='second', PORT=free_port())
     assert second.wait(180) == 2
     output = (tmp_path / 'second').read_text()
     assert 'Traceback' not in output
