@@ -12,6 +12,7 @@ COMMANDS = {
     'test': 'evaluate a checkpoint, with AP and recall of each class',
     'predict': 'detect objects in images: pictures and JSON',
     'demo': 'train, evaluate and look at a small detector, no download',
+    'study': 'run all trainings of a question, and compare them',
     'where': 'find the places for attention in any network',
     'complexity': "parameters and GFLOPs, beside the paper's",
     'benchmark': 'time and memory of attention, as ratios',
