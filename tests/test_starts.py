@@ -1,11 +1,15 @@
 """The starts that a study compares: zeroed gates, and a driven alpha."""
 
 import copy
+import json
 import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from conftest import (
     DEMO,
     QUICK,
@@ -105,7 +109,7 @@ def test_zero_start_learns(name):
     [
         ('SE', dict(identity_init=True), 'identity_init=True'),
         ('GC', {}, 'GC has no gates'),
-        ('GSoP', dict(attention='position'), 'more than gates'),
+        ('GSoP', dict(mode='position'), 'more than gates'),
         ('CoordAtt', {}, 'CoordAtt with its last layer at zero'),
         ('BAM', {}, 'no constant power of two'),
         ('SimAM', {}, 'SimAM with its last layer at zero'),
@@ -261,3 +265,87 @@ def test_trainings_of_all_starts(shapes, tmp_path):
     assert 'coco/bbox_mAP' not in log.partition('Epoch(train)')[0]
     for key, value in saved(parts)['state_dict'].items():
         assert torch.equal(value, found['state_dict'][key]), key
+
+
+STUDIES = ROOT / 'docs' / 'studies'
+
+
+def decide(folders):
+    done = subprocess.run(
+        [sys.executable, STUDIES / 'starts.py', *folders],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def make_runs(folder, gains):
+    """Facts of trainings: gains of the starts over alpha, with noise."""
+    noise = [0.0, 0.001, -0.001, 0.002, -0.002]
+    names = [
+        'none',
+        *(f'{m}_{s}' for m in ('se', 'eca', 'cbam') for s in gains),
+    ]
+    for name in names:
+        for seed, more in enumerate(noise):
+            gain = gains.get(name.rpartition('_')[2], 0)
+            gain += more if 'zero' in name or 'ramp' in name else 0
+            aps = [0.5, 0.6 + 0.01 * seed + gain]
+            run = folder / 'runs' / f'faster_rcnn_{name}_seed{seed}'
+            run.mkdir(parents=True)
+            facts = {'finished': True, 'seed': seed}
+            facts['evaluations'] = [
+                {'epoch': epoch, 'bbox': {'all': {'AP': ap}}}
+                for epoch, ap in enumerate(aps)
+            ]
+            (run / 'facts.json').write_text(json.dumps(facts))
+    return folder
+
+
+def test_the_studies_decide_as_written(tmp_path):
+    starts = dict(paper=-0.05, alpha=0.0)
+    one = make_runs(tmp_path / '1', starts | dict(zero=0.01, ramp=0.01))
+    two = make_runs(tmp_path / '2', starts | dict(zero=0.0, ramp=-0.01))
+    lines = decide([one, two])
+    assert 'zero is better than alpha.' in lines
+    assert 'ramp is not seen to beat alpha.' in lines
+    paper = 'se_paper   inserted 50.0, at the end 57.0, -5.0 (-5.0 to -5.0)'
+    assert any(line.startswith(paper) for line in lines)
+    # t(4, 0.9875) = 3.4954; s = 0.15811 points.
+    found = 'zero against alpha, mean of the modules: '
+    assert found + '+1.00 (97.5 %: +0.75 to +1.25)' in lines
+    assert 'zero is not seen to beat alpha.' in decide([two, two])
+
+
+@pytest.mark.parametrize('name', ['start_shapes', 'start_bccd'])
+def test_study_files_have_four_starts_of_three_modules(name):
+    """They differ in the start alone."""
+    study = yaml.safe_load((STUDIES / name / 'study.yaml').read_text())
+    none, *entries = study['attention']
+    assert none == 'none'
+    for cls in ('SE', 'ECA', 'CBAM'):
+        own = dict(type=f'mmdet_attn.{cls}')
+        alpha = dict(own, identity_init=True)
+        expected = dict(
+            paper=own,
+            alpha=alpha,
+            zero=dict(type='mmdet_attn.ZeroStart', plugin=own),
+            ramp=alpha,
+        )
+        for start, plugin in expected.items():
+            (entry,) = (
+                e for e in entries if e['name'] == f'{cls.lower()}_{start}'
+            )
+            MODELS.build(dict(plugin, in_channels=32))
+            assert entry['plugin'] == plugin
+            assert ('options' in entry) == (start == 'ramp')
+            hooks = entry.get('options', study['options'])['custom_hooks']
+            assert hooks[0] == {'type': 'mmdet_attn.EvaluateFirstHook'}
+            for hook in hooks:
+                HOOKS.build(hook)
+    assert len(entries) == 12
+    plain = yaml.safe_load((STUDIES / name / 'plain.yaml').read_text())
+    assert plain['attention'] == ['none']
+    weights = f'{plain["name"]}/runs/faster_rcnn_none_seed0/epoch_'
+    assert study['load_from'] == f'work_dirs/{weights}{plain["epochs"]}.pth'
