@@ -111,7 +111,8 @@ def plain(tmp_path_factory):
 
 WHERE = [
     *(('blocks', name) for name in PLUGINS),
-    *(('backbone', name) for name in PLUGINS),
+    ('backbone', 'CBAM'),
+    ('backbone', 'GC'),
     ('neck', 'CBAM'),
     ('head', 'CBAM'),
     ('head', 'NonLocal'),
