@@ -15,10 +15,12 @@ from mmdet_attn.plugins import __all__ as _plugins
 __version__ = '0.2.0'
 __all__ = [*_plugins, 'AttentionNeck', 'insert']
 _LAZY = {
+    'AlphaRampHook': 'mmdet_attn.study.starts',
     'AttentionPretrained': 'mmdet_attn.weights.pretrained',
     'AttentionResNet': 'mmdet_attn.backbones',
     'CheckpointHook': 'mmdet_attn.training.checkpoints',
     'EpochBasedTrainLoop': 'mmdet_attn.training.reproducible',
+    'EvaluateFirstHook': 'mmdet_attn.study.starts',
     'FastCocoMetric': 'mmdet_attn.evaluation.coco_metric',
     'IterBasedTrainLoop': 'mmdet_attn.training.reproducible',
     'LegacyBoxCoder': 'mmdet_attn.mmdet1',
@@ -27,6 +29,7 @@ _LAZY = {
     'LegacyRoIExtractor': 'mmdet_attn.mmdet1',
     'LegacyRoIHead': 'mmdet_attn.mmdet1',
     'SKNet': 'mmdet_attn.backbones',
+    'ZeroStart': 'mmdet_attn.study.starts',
 }
 
 

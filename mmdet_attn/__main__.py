@@ -18,7 +18,6 @@ COMMANDS = {
     'benchmark': 'time and memory of attention, as ratios',
     'visualize-attention': 'show what attention does in images: one page',
     'compare-results': "results of trainings, beside the paper's",
-    'identity-start': 'compare two starts of attention in a detector',
     'make-shapes': 'render a small data set of coloured shapes',
     'convert-checkpoint': 'convert an official checkpoint',
     'publish-model': 'make a checkpoint of a training fit to be published',

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.module_names import CONTAINERS, find
+from mmdet_attn.own_random import init_apart, own_random
 from mmdet_attn.tracing import (
     channels_at,
     check_map,
@@ -182,19 +184,11 @@ class Insertions:
         The host may initialise the convolutions inside of plugins as its own,
         or may not reach them at all.
         """
-        loaded: set[nn.Module] = set()
-
-        def note(plugin: Any, state: dict, prefix: str, *_: Any) -> None:
-            if any(key.startswith(prefix) for key in state):
-                loaded.add(plugin)
-
-        plugins = self.plugins
-        hooks = [p.register_load_state_dict_pre_hook(note) for p in plugins]
-        type(self.host).init_weights(self.host)
-        for plugin, hook in zip(plugins, hooks, strict=True):
-            hook.remove()
-            if plugin not in loaded and hasattr(plugin, 'init_weights'):
-                plugin.init_weights()
+        init_apart(
+            self.host,
+            partial(type(self.host).init_weights, self.host),
+            {item.path: item.plugin for item in self.items},
+        )
 
 
 def _check(plugin: Mapping) -> dict:
@@ -225,7 +219,8 @@ def _build(
         path, holder, several = at, host.get_submodule(at), False
     cfg = {'in_channels': channels, **spec['cfg']}
     postfix = str(cfg.pop('postfix', ''))
-    plugin = MODELS.build(cfg)
+    with own_random(at, spec['place'], cfg.get('type'), postfix):
+        plugin = MODELS.build(cfg)
     kind = type(plugin)
     name = getattr(kind, '_abbr_', kind.__name__.lower()) + postfix
     name += f'_{leaf}' if several else ''

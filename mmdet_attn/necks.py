@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.own_random import own_random
 
 
 @MODELS.register_module()
@@ -46,10 +47,15 @@ class AttentionNeck(BaseModule):
                 'AttentionNeck: in_channels must list the channels of each '
                 f'level, got {in_channels!r}.'
             )
-        self.levels = ModuleList(
-            MODELS.build(dict(plugin, in_channels=channels))
-            for channels in in_channels
-        )
+        with own_random('AttentionNeck', plugin.get('type')):
+            self.levels = ModuleList(
+                MODELS.build(dict(plugin, in_channels=channels))
+                for channels in in_channels
+            )
+
+    def init_weights(self) -> None:
+        with own_random('AttentionNeck'):
+            super().init_weights()
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """From maps `(N, C, H, W)`, one of each level, to the same shapes."""

@@ -14,6 +14,7 @@ from mmdet_attn.backbones.blocks import (
     AttentionBottleneck,
 )
 from mmdet_attn.errors import InputError
+from mmdet_attn.own_random import init_apart, own_random
 
 
 @MODELS.register_module()
@@ -107,15 +108,21 @@ class AttentionResNet(ResNet):
                         f'{", ".join(widths)} in ResNet-{self.depth}, got '
                         f'{position!r}.'
                     )
-                stage[index].insert(position, widths[position], plugin['cfg'])
+                block, cfg = stage[index], plugin['cfg']
+                kind = cfg.get('type'), cfg.get('postfix')
+                with own_random(number, index, position, *kind):
+                    block.insert(position, widths[position], cfg)
+
+    def _inserted(self, first_stage: int = 0) -> dict[str, nn.Module]:
+        return {
+            f'{stage}.{index}.{name}': getattr(block, name)
+            for stage in self.res_layers[first_stage:]
+            for index, block in enumerate(getattr(self, stage))
+            for name in block.inserted_names
+        }
 
     def _plugin_norms(self, first_stage: int = 0) -> list[nn.Module]:
-        plugins = [
-            getattr(block, name)
-            for stage in self.stages[first_stage:]
-            for block in stage
-            for name in block.inserted_names
-        ]
+        plugins = self._inserted(first_stage).values()
         layers = [layer for plugin in plugins for layer in plugin.modules()]
         return [layer for layer in layers if isinstance(layer, _BatchNorm)]
 
@@ -132,7 +139,7 @@ class AttentionResNet(ResNet):
             norm.register_load_state_dict_pre_hook(_remember_loading)
             for norm in self._plugin_norms()
         ]
-        super().init_weights()
+        init_apart(self, super().init_weights, self._inserted())
         for hook in hooks:
             hook.remove()
 

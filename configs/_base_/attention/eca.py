@@ -1,6 +1,7 @@
 # The kernel sizes are those of the authors' ImageNet weights
 # eca_resnet50_k3557.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.ECA', kernel_size=3, identity_init=True),

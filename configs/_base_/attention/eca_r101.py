@@ -1,6 +1,7 @@
 # The kernel sizes are those of the authors' ImageNet weights
 # eca_resnet101_k3357 and eca_resnet152_k3357.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.ECA', kernel_size=3, identity_init=True),

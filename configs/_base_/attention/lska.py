@@ -2,6 +2,7 @@
 # It stands behind the 3x3 convolution, because before the addition it would
 # add 21 M parameters.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(

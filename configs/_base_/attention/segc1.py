@@ -1,5 +1,6 @@
 # The ECA-Net paper has it in an ablation (Table 2), in SE's place: 16 groups.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.SEGC1', identity_init=True),

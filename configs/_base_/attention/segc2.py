@@ -1,6 +1,7 @@
 # The ECA-Net paper has it in an ablation (Table 2), in SE's place: groups of
 # 16 channels.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.SEGC2', identity_init=True),

@@ -1,6 +1,7 @@
 # The ECA-Net paper has it in an ablation (Table 2), in SE's place: the mean
 # alone, without weights.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.SEVar1', identity_init=True),

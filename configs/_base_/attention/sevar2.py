@@ -1,6 +1,7 @@
 # The ECA-Net paper has it in an ablation (Table 2), in SE's place: one weight
 # for each channel.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     plugins=[
         dict(
             cfg=dict(type='mmdet_attn.SEVar2', identity_init=True),
