@@ -22,6 +22,7 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
 from mmdet_attn.datasets.coco_folder import dicts_in
+from mmdet_attn.study.matches import matches_of, write_matches
 from mmdet_attn.weights.plugins import (
     plugins_of,
     remember_loaded,
@@ -136,6 +137,7 @@ class FactsHook(Hook):
             'lr': [],
             'loss': [],
             'evaluations': [],
+            'matches': None,
         }
         now = datetime.now().astimezone().isoformat(timespec='seconds')
         self.history['starts'].append(
@@ -171,15 +173,24 @@ class FactsHook(Hook):
         self._measure()
 
     @_harmless
+    def before_val(self, runner: Any) -> None:
+        for metric in _metrics(runner):
+            metric.keep = True
+
+    @_harmless
     def after_val_epoch(
         self, runner: Any, metrics: dict[str, Any] | None = None
     ) -> None:
-        evaluator = getattr(runner.val_loop, 'evaluator', None)
-        reports = [
-            metric.report
-            for metric in getattr(evaluator, 'metrics', ())
-            if hasattr(metric, 'report')
-        ]
+        reports, matches = [], {}
+        for metric in _metrics(runner):
+            reports.append(metric.report)
+            while metric.evaluators:  # they are large
+                kind, evaluator = metric.evaluators.popitem()
+                matches[kind] = matches_of(evaluator)
+        self.history['matches'] = None
+        if matches:
+            digest = write_matches(runner.work_dir, matches)
+            self.history['matches'] = digest
         epoch = runner.epoch if _by_epoch(runner) else None
         done = self.history['evaluations']
         # A resume may repeat the last one.
@@ -273,6 +284,13 @@ def _weights(runner: Any) -> dict[str, str | None]:
 
 def _by_epoch(runner: Any) -> bool:
     return not isinstance(runner.train_loop, IterBasedTrainLoop)
+
+
+def _metrics(runner: Any) -> list[Any]:
+    """The metrics of a validation that are ours."""
+    evaluator = getattr(runner.val_loop, 'evaluator', None)
+    metrics = getattr(evaluator, 'metrics', ())
+    return [metric for metric in metrics if hasattr(metric, 'evaluators')]
 
 
 def _network(runner: Any) -> nn.Module:
