@@ -91,8 +91,8 @@ class Run:
 def read_logs(work_dir: str | Path) -> dict[str, Any]:
     """The facts of a training, from the files of mmengine.
 
-    AP is rounded as it was logged, and the loss of an epoch is the mean of
-    what was logged. What is not in the logs is None.
+    AP is rounded as it was logged. The loss of an epoch is the mean of what
+    was logged, which mmengine smooths. What is not in the logs is None.
 
     Raises:
         InputError: The folder is no work directory, its log is broken, or
