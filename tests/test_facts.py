@@ -613,7 +613,7 @@ def test_refused_folders(tmp_path):
     write_run(tmp_path / 'a', {})
     for folder, message in (
         (tmp_path / 'b', 'no such folder'),
-        (tmp_path, 'neither facts.json nor a log'),
+        (tmp_path, 'no log of mmengine .* and no facts.json'),
         (tmp_path / 'a' / FIRST, 'one run of a work directory'),
     ):
         with pytest.raises(InputError, match=message):

@@ -127,8 +127,8 @@ def read_logs(work_dir: str | Path) -> dict[str, Any]:
     configs = [run for run in starts if run.config]
     if not configs:
         raise InputError(
-            f'{work_dir} holds neither facts.json nor a log of mmengine '
-            '(TIMESTAMP/vis_data/): give the --work-dir of a training.'
+            f'{work_dir} holds no log of mmengine (TIMESTAMP/vis_data/) and '
+            'no facts.json: give the --work-dir of a training.'
         )
     _check(configs[-1].config, path)
     facts = _facts(configs[-1], configs[0], path)
