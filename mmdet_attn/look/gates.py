@@ -15,7 +15,9 @@ Keep = Callable[[Tensor, Tensor], Any]
 
 
 class GateMap(NamedTuple):
-    """One factor f(x) of a gate, reduced to what can be drawn.
+    """One map f, reduced to what can be drawn.
+
+    f is the factor of a gate, or what another module adds.
 
     Attributes:
         channels: (C,), the mean over positions. None if f has one channel
@@ -39,21 +41,6 @@ class GateMap(NamedTuple):
     high: float
     variance: float
     batch: int
-
-
-class Change(NamedTuple):
-    """What a module without a factor does to one map x.
-
-    Attributes:
-        size: |y - x| / |x|.
-        channels: (C,), the mean of y - x over positions.
-        variance: The variance of y - x over positions, the mean over
-            channels.
-    """
-
-    size: float
-    channels: np.ndarray
-    variance: float
 
 
 def summarise(x: Tensor, f: Tensor) -> GateMap:
@@ -137,24 +124,20 @@ def record_gates(
 
 
 @contextmanager
-def record_changes(
-    modules: Mapping[str, nn.Module],
-) -> Iterator[dict[str, list[Change]]]:
-    """Keep what some modules do to their inputs inside this context.
+def record_additions(
+    modules: Mapping[str, nn.Module], keep: Keep = _copy
+) -> Iterator[dict[str, list]]:
+    """Keep (y - x) / rms(x) of every run of some modules inside this context.
 
     Yields:
-        For each module that ran, by its name, the change of each run.
+        For each module that ran, by its name, what was kept of each run.
     """
-    found: dict[str, list[Change]] = {}
+    found: dict[str, list] = {}
 
     def record(name: str, x: Tensor, y: Tensor) -> None:
-        added = (y - x).detach().float()
-        size = added.norm() / x.detach().float().norm()
-        var, mean = torch.var_mean(added, (2, 3), correction=0)
-        change = Change(
-            size.item(), mean.mean(0).cpu().numpy(), var.mean().item()
-        )
-        found.setdefault(name, []).append(change)
+        x, y = x.detach().float(), y.detach().float()
+        added = (y - x) / x.square().mean().sqrt()
+        found.setdefault(name, []).append(keep(x, added))
 
     with ExitStack() as stack:
         for name, module in modules.items():

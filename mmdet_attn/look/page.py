@@ -18,12 +18,14 @@ from mmdet_attn.look.heat_maps import COLOURS, enlarge, overlay
 from mmdet_attn.look.image_groups import curve_groups
 from mmdet_attn.look.plots import plot_channels, plot_factors
 from mmdet_attn.look.views import (
+    CONSTANT,
+    LITTLE,
+    PARTS,
     GateView,
     Look,
     Summary,
     attention_of,
     by_stage,
-    change_views,
     gate_views,
     look_at,
     shares_of,
@@ -80,15 +82,16 @@ def attention_maps(
                 _draw_detections(inferencer, path, sample, score_thr, out)
             )
     views, without = gate_views(network, looks)
-    changes = change_views(network, looks)
+    gates = [view for view in views if view.identity]
+    adding = [view for view in views if not view.identity]
     groups = curve_groups(paths, classes)
     stages, factors = [], None
-    if summary := summary_of(views):
-        factors = _png(plot_factors(views, summary, out / 'factors.png'))
+    if summary := summary_of(gates):
+        factors = _png(plot_factors(gates, summary, out / 'factors.png'))
         stages = [
             _draw_stage(name, members, summary, looks[:shown], groups, out)
             for name, members in track(
-                by_stage(views).items(), 'drawing the gates'
+                by_stage(gates).items(), 'drawing the gates'
             )
         ]
     page = render(
@@ -100,13 +103,17 @@ def attention_maps(
         score_thr=score_thr,
         detections=detections,
         summary=summary,
-        views=views,
+        parts=PARTS if len(paths) > 1 else PARTS[:2],
+        little=LITTLE,
+        constant=CONSTANT,
+        gates=gates,
+        shares=shares_of(gates),
         factors=factors,
         classes=len(classes or ()),
         groups=groups,
         stages=stages,
-        changes=changes,
-        added=shares_of(changes) if changes else None,
+        adding=adding,
+        added=shares_of(adding),
         # The blocks of a stage share a line: *.1.psa and *.2.psa are *.*.psa.
         without=Counter(
             (kinds.get(name, ''), re.sub(r'\.\d+(?=\.|$)', '.*', name), reason)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from mmdet_attn.look.views import GateView, Summary, by_stage
+from mmdet_attn.look.views import PARTS, GateView, Summary, by_stage
 
 # Okabe and Ito's, which colour-blind people can tell apart.
 CYCLE = (
@@ -70,7 +70,7 @@ def _plot_gate(
     axes.axhline(1, color='0.6', lw=0.8, ls='--')
     if len(weights) > 1:
         mean, spread = weights.mean(0), weights.std(0)
-        numbers += f', std between images {view.deviations["images"]:.4f}'
+        numbers += f', std between images {view.parts["images"] ** 0.5:.4f}'
         label = f'mean over {len(weights)} images'
         width = 1.6 if groups else 0.9  # seen below other curves
         axes.plot(index, mean, color='black', lw=width, label=label)
@@ -116,15 +116,15 @@ def plot_factors(
     )
     axes.plot(places, means, 'ko', ms=4, label='mean')
     for shift, name, colour in zip(
-        (-0.25, 0, 0.25),
-        ('channels', 'positions', 'images'),
-        CYCLE,
-        strict=False,
+        (-0.25, 0, 0.25), PARTS, CYCLE, strict=False
     ):
+        deviations = [view.parts[name] ** 0.5 for view in views]
+        if not any(deviations):
+            continue
         axes.errorbar(
             places + shift,
             means,
-            [view.deviations[name] for view in views],
+            deviations,
             fmt='none',
             color=colour,
             lw=2.5,

@@ -10,9 +10,8 @@ from torch import nn
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.look.gates import (
-    Change,
     GateMap,
-    record_changes,
+    record_additions,
     record_gates,
     summarise,
 )
@@ -25,28 +24,21 @@ NOT_RUN = 'did not run'
 REGIONS = 'sees proposals, not the whole image'
 SECOND_STAGE = 'roi_head.'
 LITTLE = 0.05  # a factor closer to 1 changes little: no scale is narrower
+PARTS = ('channels', 'positions', 'images')
 CONSTANT = 0.02  # a factor with a smaller standard deviation hardly varies
 
 
 class Look(NamedTuple):
-    """One image.
-
-    Attributes:
-        path: The image.
-        geometry: Its sizes.
-        maps: The factors of each gate, by its name.
-        changes: What each module without a factor does, by its name.
-    """
+    """One image: its path, its sizes, and the maps of each module."""
 
     path: str
     geometry: Geometry
     maps: dict[str, list[GateMap]]
-    changes: dict[str, list[Change]]
 
 
 @dataclass
 class GateView:
-    """One gate over all images.
+    """One gate over all images, or another module that adds.
 
     Attributes:
         name: Path of the gate in the network. A gate that runs several
@@ -54,7 +46,9 @@ class GateView:
         kind: Class of the gate.
         alpha: The alpha of its identity start, if it has one.
         stride: Pixels of the network's input for one position of x.
-        maps: Its factor in each image.
+        maps: Its factor in each image; or, if it is no gate, what it adds,
+            in units of the root mean square of x.
+        identity: What leaves x as it is: 1, or 0 if it is no gate.
     """
 
     name: str
@@ -62,6 +56,7 @@ class GateView:
     alpha: float | None
     stride: int
     maps: list[GateMap] = field(repr=False)
+    identity: int = 1
 
     @property
     def low(self) -> float:
@@ -102,11 +97,11 @@ class GateView:
 
     @property
     def parts(self) -> dict[str, float]:
-        """The mean of (f - 1)² over images, channels and positions, in parts.
+        """The mean square of what it changes, in parts.
 
-        The parts are what one constant for the gate does, what differs
-        between channels in the mean over images, between images in the mean
-        over positions, and between the positions of an image.
+        The parts are those of one constant, of what differs between channels
+        in the mean over images, between the positions of an image, and
+        between images in the mean over positions.
         """
         weights = self.weights
         if weights is None:
@@ -114,56 +109,21 @@ class GateView:
         weights = weights.astype(float)
         channels = weights.mean(0)
         return {
-            'constant': float((channels.mean() - 1) ** 2),
+            'constant': float((channels.mean() - self.identity) ** 2),
             'channels': float(channels.var()),
             'positions': float(np.mean([one.variance for one in self.maps])),
             'images': float(weights.var(0).mean()),
         }
 
     @property
-    def deviations(self) -> dict[str, float]:
-        """The standard deviations of the parts beside the constant."""
-        parts = list(self.parts.items())[1:]
-        return {name: part**0.5 for name, part in parts}
-
-
-@dataclass
-class ChangeView:
-    """One module without a factor, over all images and all its runs."""
-
-    name: str
-    kind: str
-    changes: list[Change] = field(repr=False)
+    def change(self) -> float:
+        """The root mean square of what it changes."""
+        return sum(self.parts.values()) ** 0.5
 
     @property
-    def sizes(self) -> list[float]:
-        """|y - x| / |x| of each run."""
-        return [one.size for one in self.changes]
-
-    @property
-    def parts(self) -> dict[str, float]:
-        """The mean of (y - x)² in parts.
-
-        The parts are one constant for each channel, what differs between the
-        images, and what differs between the positions of an image.
-        """
-        channels = np.stack([one.channels for one in self.changes])
-        channels = channels.astype(float)
-        return {
-            'constant': float((channels.mean(0) ** 2).mean()),
-            'positions': float(np.mean([c.variance for c in self.changes])),
-            'images': float(channels.var(0).mean()),
-        }
-
-
-def shares_of(
-    views: Sequence[GateView] | Sequence[ChangeView],
-) -> dict[str, float] | None:
-    """The parts of all views, which add up to 1. None if all are 0."""
-    parts = [view.parts for view in views]
-    sums = {name: sum(one[name] for one in parts) for name in parts[0]}
-    total = sum(sums.values())
-    return {k: v / total for k, v in sums.items()} if total else None
+    def deviation(self) -> float:
+        """The standard deviation over channels, positions and images."""
+        return sum(self.parts[name] for name in PARTS) ** 0.5
 
 
 class Summary(NamedTuple):
@@ -172,54 +132,39 @@ class Summary(NamedTuple):
     Attributes:
         low: The least factor.
         high: The greatest factor.
-        limit: The distance from 1 that all colours and axes show.
-        shares: The part of all gates' mean square deviation from 1 that is
-            one constant for each gate, and that is between channels, between
-            positions and between images. None if all factors are 1.
-        deviation: The greatest standard deviation of a gate's factor.
-        gate: The name of the gate that has it.
+        limit: The distance from 1 that all colours show.
+        axis: The ends of all axes.
+        varies: The gate with the greatest standard deviation.
     """
 
     low: float
     high: float
     limit: float
-    shares: dict[str, float] | None
-    deviation: float
-    gate: str
-
-    @property
-    def little(self) -> bool:
-        """Whether all factors are close to 1."""
-        return self.limit <= LITTLE
-
-    @property
-    def constant(self) -> bool:
-        """Whether each gate hardly varies."""
-        return self.deviation <= CONSTANT
-
-    @property
-    def axis(self) -> tuple[float, float]:
-        """The ends of the common axis."""
-        low = min(self.low, 1 - LITTLE)
-        high = max(self.high, 1 + LITTLE)
-        spare = 0.04 * (high - low)
-        return low - spare, high + spare
+    axis: tuple[float, float]
+    varies: GateView
 
 
-def summary_of(views: Sequence[GateView]) -> Summary | None:
+def summary_of(gates: Sequence[GateView]) -> Summary | None:
     """What all gates do together. None without gates."""
-    if not views:
+    if not gates:
         return None
-    low, high = min(v.low for v in views), max(v.high for v in views)
-    deviation, gate = max(
-        (
-            sum(view.deviations[k] ** 2 for k in view.deviations) ** 0.5,
-            view.name,
-        )
-        for view in views
-    )
-    limit = max(1 - low, high - 1, LITTLE)
-    return Summary(low, high, limit, shares_of(views), deviation, gate)
+    low, high = min(v.low for v in gates), max(v.high for v in gates)
+    varies = max(gates, key=lambda view: view.deviation)
+    ends = min(low, 1 - LITTLE), max(high, 1 + LITTLE)
+    spare = 0.04 * (ends[1] - ends[0])
+    limit = max(1 - ends[0], ends[1] - 1)
+    axis = ends[0] - spare, ends[1] + spare
+    return Summary(low, high, limit, axis, varies)
+
+
+def shares_of(views: Sequence[GateView]) -> dict[str, float]:
+    """The parts of all views together as shares. Empty if all are zero."""
+    total = sum(sum(view.parts.values()) for view in views)
+    return {
+        name: sum(view.parts[name] for view in views) / total
+        for name in ('constant', *PARTS)
+        if total
+    }
 
 
 def stage_of(name: str) -> str:
@@ -271,16 +216,17 @@ def look_at(
     network = inferencer.model
     with (
         record_gates(network, summarise) as maps,
-        record_changes(_without_gates(network)) as changes,
+        record_additions(_without_gates(network), summarise) as more,
     ):
         ((_, data),) = inferencer.preprocess([path])
         (sample,) = inferencer.forward(data)
+    maps |= more
     if not planes:
         maps = {
             name: [run._replace(plane=None) for run in runs]
             for name, runs in maps.items()
         }
-    return Look(path, Geometry.of(sample.metainfo), maps, changes), sample
+    return Look(path, Geometry.of(sample.metainfo), maps), sample
 
 
 def _without_gates(network: nn.Module) -> dict[str, nn.Module]:
@@ -288,34 +234,18 @@ def _without_gates(network: nn.Module) -> dict[str, nn.Module]:
     return {
         name: plugin
         for name, plugin in attention_of(network).items()
-        if not name.startswith(SECOND_STAGE)
-        and not isinstance(plugin, (PSAConv2d, SKConv2d))
+        if not isinstance(plugin, (PSAConv2d, SKConv2d))
         and not any(isinstance(module, Gate) for module in plugin.modules())
     }
-
-
-def change_views(
-    network: nn.Module, looks: Sequence[Look]
-) -> list[ChangeView]:
-    """The modules without a factor, in the order in which they ran."""
-    kinds = attention_of(network)
-    return [
-        ChangeView(
-            name,
-            type(kinds[name]).__name__,
-            [run for look in looks for run in look.changes[name]],
-        )
-        for name in looks[0].changes
-    ]
 
 
 def gate_views(
     network: nn.Module, looks: Sequence[Look]
 ) -> tuple[list[GateView], dict[str, str]]:
-    """Order the factors by gate, in the order in which the gates ran.
+    """Order the maps by module: gates first, each in the order they ran.
 
     Returns:
-        The gates; and for each attention module of which nothing can be
+        The modules; and for each attention module of which nothing can be
             shown, by its name, the reason.
     """
     modules = dict(network.named_modules())
@@ -326,16 +256,20 @@ def gate_views(
             without[name] = REGIONS
             continue
         module = modules[name]
-        alpha = None if module.alpha is None else module.alpha.item()
+        gate = isinstance(module, Gate)
+        alpha = (
+            module.alpha.item() if gate and module.alpha is not None else None
+        )
         for run in range(len(runs)):
             maps = [look.maps[name][run] for look in looks]
             stride = looks[0].geometry.padded[0] / maps[0].size[0]
             view = name if len(runs) == 1 else f'{name}-run{run + 1}'
             kind = type(module).__name__
-            views.append(GateView(view, kind, alpha, round(stride), maps))
-    shown = (*first, *looks[0].changes)
+            views.append(
+                GateView(view, kind, alpha, round(stride), maps, int(gate))
+            )
     for name, plugin in attention_of(network).items():
-        if not any(f'{one}.'.startswith(f'{name}.') for one in shown):
+        if not any(f'{one}.'.startswith(f'{name}.') for one in first):
             replaces = isinstance(plugin, (PSAConv2d, SKConv2d))
             second = name.startswith(SECOND_STAGE)
             without[name] = (
