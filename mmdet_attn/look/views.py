@@ -152,7 +152,7 @@ def summary_of(gates: Sequence[GateView]) -> Summary | None:
     varies = max(gates, key=lambda view: view.deviation)
     ends = min(low, 1 - LITTLE), max(high, 1 + LITTLE)
     spare = 0.04 * (ends[1] - ends[0])
-    limit = max(1 - ends[0], ends[1] - 1)
+    limit = max(1 - low, high - 1, LITTLE)
     axis = ends[0] - spare, ends[1] + spare
     return Summary(low, high, limit, axis, varies)
 
