@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from torch.nn import functional as F
 
-COLOURS = colormaps['RdBu_r']  # white in the middle, where f is 1
+# White in the middle, where the factor is 1. Without the ends, which are as
+# dark as a dark image.
+COLOURS = ListedColormap(colormaps['RdBu_r'](np.linspace(0.12, 0.88, 257)))
 
 
 class Geometry(NamedTuple):

@@ -167,11 +167,11 @@ def _draw_stage(
         file = out / 'channel_factors' / f'{name}.png'
         file.parent.mkdir(parents=True, exist_ok=True)
         channels = _png(plot_channels(weighted, groups, summary.axis, file))
-    heat_maps = {
-        Path(look.path).name: maps
+    heat_maps = [
+        drawn
         for index, look in enumerate(looks)
-        if (maps := _draw_heat_maps(views, index, summary.limit, look, out))
-    }
+        for drawn in _draw_heat_maps(views, index, summary.limit, look, out)
+    ]
     return {
         'name': name,
         'views': views,
@@ -203,6 +203,7 @@ def _draw_heat_maps(
         _save(drawn, folder / f'{view.name}.png')
         found.append(
             {
+                'image': Path(look.path).name,
                 'view': view,
                 'plane': plane,
                 'picture': _jpeg(drawn, HEAT_MAP_SIDE),

@@ -100,7 +100,7 @@ def plot_factors(
     views: Sequence[GateView], summary: Summary, file: Path
 ) -> Path:
     """Plot the range of each gate's factor in order of depth."""
-    width = min(12.0, max(6.0, 2 + 0.4 * len(views)))
+    width = min(12.0, max(8.0, 2 + 0.4 * len(views)))
     figure = Figure((width, 3.6), layout='constrained')
     axes = figure.subplots()
     axes.axhline(1, color='0.6', lw=0.8, ls='--')
@@ -128,7 +128,7 @@ def plot_factors(
             fmt='none',
             color=colour,
             lw=2.5,
-            label=f'± 1 standard deviation between {name}',
+            label=f'± std between {name}',
         )
     start, middles = 0, []
     stages = by_stage(views)
@@ -144,6 +144,6 @@ def plot_factors(
     axes.set_xlabel('gates in order of depth, by stage')
     axes.set_ylabel('factor')
     axes.grid(axis='y', alpha=0.25)
-    figure.legend(loc='outside upper left', ncols=3, fontsize=8, frameon=False)
+    figure.legend(loc='outside upper left', ncols=5, fontsize=8, frameon=False)
     figure.savefig(file, dpi=100)
     return file
