@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
 @dataclass
 class GateView:
-    """One gate over all images, or another module that adds.
+    """One gate, or another module that adds, over all images.
 
     Attributes:
         name: Path of the gate in the network. A gate that runs several
@@ -75,8 +75,8 @@ class GateView:
 
     @property
     def gate(self) -> tuple[float, float] | None:
-        """The range of g. None without an alpha, and where alpha is 0."""
-        if not self.alpha:
+        """The range of g. None without an alpha, and where it is too small."""
+        if self.alpha is None or abs(self.alpha) < 1e-3:
             return None
         low, high = sorted(
             1 + (factor - 1) / self.alpha for factor in (self.low, self.high)
