@@ -16,22 +16,25 @@ from mmengine.registry import MODELS
 from PIL import Image
 from torch import nn
 
-from mmdet_attn import GC, SE, Gate
+from mmdet_attn import GC, SE, Gate, PSAConv2d
 from mmdet_attn.errors import InputError
 from mmdet_attn.inference import load_inferencer
 from mmdet_attn.look.gates import record_gates, summarise
-from mmdet_attn.look.heat_maps import Geometry, colour_range, enlarge, overlay
+from mmdet_attn.look.heat_maps import Geometry, enlarge, overlay
 from mmdet_attn.look.image_groups import curve_groups, images_by_class
 from mmdet_attn.look.page import attention_maps
-from mmdet_attn.look.plots import plot_alphas, plot_channels
+from mmdet_attn.look.plots import plot_channels, plot_factors
 from mmdet_attn.look.views import (
-    NO_GATE,
+    NOT_RUN,
     REGIONS,
+    REPLACES,
     GateView,
     Look,
     gate_views,
     look_at,
+    shares_of,
     stage_of,
+    summary_of,
 )
 
 TOOL = 'tools/analysis_tools/visualize_attention.py'
@@ -113,8 +116,15 @@ def inferencer(detector):
 
 
 def view(name, weights=((0.0, 1.0),), alpha=None, kind='SE'):
-    x, rows = torch.zeros(1, 2, 4, 4), torch.tensor(weights)[..., None, None]
-    return GateView(name, kind, alpha, 4, [summarise(x, row) for row in rows])
+    """A gate with a factor for each image and each channel."""
+    rows = torch.tensor(weights)[..., None, None]
+    return view_of(name, *rows, alpha=alpha, kind=kind)
+
+
+def view_of(name, *factors, alpha=None, kind='SE', identity=1):
+    """A gate with a factor for each image."""
+    maps = [summarise(torch.zeros(1, 2, 4, 4), f) for f in factors]
+    return GateView(name, kind, alpha, 4, maps, identity)
 
 
 # --- heat maps ------------------------------------------------------------
@@ -179,22 +189,24 @@ def test_corner_through_the_detector(tmp_path):
     # One image has no spread, this gate no alpha.
     page = attention_maps(inferencer, [path], tmp_path / 'out').read_text()
     assert '<td>Strength</td>' in page
-    assert not any(word in page for word in ('std over', 'alpha', 'factor'))
+    for word in ('between images', 'alpha', 'Factors of channels'):
+        assert word not in page
 
 
 def test_overlay():
-    """Red where g is greatest; the image shows through; noise does not."""
-    image = np.full((2, 2, 3), 255, np.uint8)
+    """Blue below 1, red above; at 1 the grey image, which shines through."""
+    image = np.full((2, 3, 3), 255, np.uint8)
     image[1] = 0
-    light, dark = overlay(image, np.array([[0, 1], [0, 1]])).astype(int)
-    (blue, red) = light
-    assert red[0] > red[2]
-    assert blue[2] > blue[0]
-    assert (light > 2 * dark).all()
-    assert colour_range(np.array([0.2, 0.7])) == (0.2, 0.7)
-    flat = np.array([[0.5, 0.5], [0.5, 0.500001]])
-    drawn = overlay(np.zeros((2, 2, 3), np.uint8), flat).astype(int)
-    assert np.ptp(drawn.reshape(-1, 3), axis=0).max() <= 2
+    values = np.array([[0.5, 1, 1.5]] * 2)
+    light, dark = overlay(image, values, 0.5).astype(int)
+    (blue, grey, red) = light
+    assert red[0] > red[2] + 50
+    assert blue[2] > blue[0] + 50
+    assert np.ptp(grey) <= 2
+    assert (light >= 2 * dark).all()
+    # On a wide scale the same factors are pale.
+    (blue, grey, red) = overlay(image, values, 10)[0].astype(int)
+    assert max(np.ptp(blue), np.ptp(red)) < 20
 
 
 # --- figures --------------------------------------------------------------
@@ -221,10 +233,14 @@ def test_channel_figure(axes, tmp_path):
     weights = np.random.default_rng(0).random((3, 6))
     views = [view(f'backbone.layer1.{i}.se', weights + i) for i in range(3)]
     groups = {'cat (2)': [0, 2], 'dog (1)': [1]}
-    plot_channels(views, groups, 'title', tmp_path / 'a.png')
+    plot_channels(views, groups, (-1, 4), tmp_path / 'a.png')
     for index, plot in enumerate(axes[0]):
-        labels, lines = zip(*curves(plot).items(), strict=True)
-        assert labels == ('mean over 3 images', 'cat (2)', 'dog (1)')
+        assert plot.get_ylim() == (-1, 4)
+        (_, *labels), (identity, *lines) = zip(
+            *curves(plot).items(), strict=True
+        )
+        assert identity == [1, 1]
+        assert labels == ['mean over 3 images', 'cat (2)', 'dog (1)']
         groups = weights, weights[[0, 2]], weights[1:2]
         wanted = [group.mean(0) + index for group in groups]
         np.testing.assert_allclose(lines, wanted, rtol=1e-6)
@@ -233,33 +249,36 @@ def test_channel_figure(axes, tmp_path):
         top = weights.mean(0) + weights.std(0) + index
         assert edge == pytest.approx(top.max())
         assert plot.get_title(loc='left') == f'layer1.{index}.se'
-    # One image has no spread, and equal weights are a line, not noise.
-    flat = np.full((1, 8), 0.5) + np.eye(1, 8) * 1e-7
-    plot_channels([view('se', flat)], {'x.png': [0]}, 't', tmp_path / 'b.png')
+    # One image has no spread.
+    plot_channels([view('se')], {'x.png': [0]}, (0, 1), tmp_path / 'b.png')
     (plot,) = axes[1]
     assert not plot.collections
-    assert list(curves(plot)) == ['x.png']
-    assert np.ptp(plot.get_ylim()) > 0.01
+    assert list(curves(plot))[1:] == ['x.png']
 
 
-def test_alpha_figure(axes, tmp_path):
+def test_depth_figure(axes, tmp_path):
     views = [
-        view('backbone.layer1.0.se', alpha=0.1),
-        view('backbone.layer1.1.se', alpha=0.2),
-        view('backbone.layer1.1.x', alpha=None),
-        view('backbone.layer2.0.eca', alpha=-0.3, kind='ECA'),
+        view('backbone.layer1.0.se', [[0.5, 1.0], [0.7, 1.4]]),
+        view('backbone.layer1.1.se', [[1.0, 1.0], [1.0, 1.0]]),
+        view('backbone.layer2.0.eca', [[2.0, 2.0], [3.0, 3.0]]),
     ]
-    plot_alphas(views, tmp_path / 'alpha.png')
+    plot_factors(views, summary_of(views), tmp_path / 'factors.png')
     ((plot,),) = axes
-    points = {
-        line.get_label(): line.get_xydata().tolist()
-        for line in plot.lines
-        if line.get_marker() == 'o'
-    }
-    assert points == {'SE': [[0, 0.1], [1, 0.2]], 'ECA': [[2, -0.3]]}
+    (means,) = [line for line in plot.lines if line.get_label() == 'mean']
+    np.testing.assert_allclose(means.get_ydata(), (0.9, 1, 2.5), rtol=1e-6)
+    ranges, channels, images = (
+        [segment[:, 1] for segment in lines.get_segments()]
+        for lines in plot.collections
+    )
+    np.testing.assert_allclose(ranges, [(0.5, 1.4), (1, 1), (2, 3)], rtol=1e-6)
+    np.testing.assert_allclose(channels[0], (0.6, 1.2), rtol=1e-6)
+    np.testing.assert_allclose(images[2], (2, 3), rtol=1e-6)
+    assert np.ptp([channels[1], images[1], channels[2]], axis=1).max() == 0
     ticks = [label.get_text() for label in plot.get_xticklabels()]
     assert ticks == ['layer1', 'layer2']
-    assert plot_alphas(views[2:3], tmp_path / 'none.png') is None
+    low, high = plot.get_ylim()
+    assert 0.3 < low < 0.5
+    assert 3 < high < 3.2
 
 
 # --- views and groups -----------------------------------------------------
@@ -278,7 +297,9 @@ def test_stages():
 def test_order_and_what_has_no_map():
     parts = {
         'roi_head': nn.ModuleDict({'se': SE(8), 'gc': GC(8)}),
-        'backbone': nn.ModuleDict({'gc': GC(8), 'one': SE(8)}),
+        'backbone': nn.ModuleDict(
+            {'gc': GC(8), 'one': SE(8), 'psa': PSAConv2d(32, 64)}
+        ),
         'neck': nn.ModuleDict({'se': SE(8), 'rois': SE(8)}),
     }
     network, looks = nn.ModuleDict(parts).eval(), []
@@ -304,7 +325,8 @@ def test_order_and_what_has_no_map():
         'neck.rois': REGIONS,
         'roi_head.se': REGIONS,
         'roi_head.gc': REGIONS,
-        'backbone.gc': NO_GATE,
+        'backbone.gc': NOT_RUN,
+        'backbone.psa': REPLACES,
     }
 
 
@@ -313,9 +335,48 @@ def test_numbers_of_a_view():
     found = view('se', weights, alpha=-0.5)
     np.testing.assert_allclose(found.weights, weights)
     assert (found.low, found.mean, found.high) == pytest.approx((0.2, 0.55, 1))
-    assert found.factor == pytest.approx((1.0, 1.4))
-    assert found.spread == pytest.approx((0.1 + 0.2) / 2)
-    assert view('se').factor is view('se').spread is None
+    assert found.gate == pytest.approx((1.0, 2.6))
+    assert view('se').gate is view('se', alpha=0.0).gate is None
+
+
+@pytest.mark.parametrize('shape', [(2, 1, 1), (1, 4, 5), (6, 4, 5)])
+@pytest.mark.parametrize('identity', [0, 1])
+def test_parts_add_up(shape, identity):
+    """To the mean square of the change, for every kind of map."""
+    factors = torch.randn(3, 1, *shape) + 5
+    found = view_of('se', *factors, identity=identity)
+    change = (factors - identity).numpy()
+    assert found.change**2 == pytest.approx((change**2).mean(), rel=1e-4)
+    assert found.deviation**2 == pytest.approx(factors.var(correction=0))
+    positions = factors.var((3, 4), correction=0).mean().item()
+    assert found.parts['positions'] == pytest.approx(positions)
+    assert sum(shares_of([found, found]).values()) == pytest.approx(1)
+
+
+def test_parts_are_told_apart():
+    def parts(*rows):
+        return shares_of([view('se', rows)])
+
+    assert parts((1.0, 1.0), (1.0, 1.0)) == {}
+    constant = parts((1.2, 1.2), (1.2, 1.2))
+    assert constant['constant'] == pytest.approx(1)
+    channels = parts((0.5, 1.5), (0.5, 1.5))
+    assert channels['channels'] == pytest.approx(1)
+    images = parts((0.5, 0.5), (1.5, 1.5))
+    assert images['images'] == pytest.approx(1)
+
+
+def test_one_scale_for_all_gates():
+    """The greatest deviation from 1 is in the middle of neither range."""
+    found = summary_of([view('a', [[0.9, 1.2]]), view('b', [[0.4, 1.1]])])
+    assert (found.low, found.high) == pytest.approx((0.4, 1.2))
+    assert found.limit == pytest.approx(0.6)
+    assert found.varies.name == 'b'
+    # What changes little is not stretched over the colours.
+    found = summary_of([view('a', [[0.999, 1.001]])])
+    assert found.limit == pytest.approx(0.05)
+    assert found.axis[0] < 0.95 < 1.05 < found.axis[1]
+    assert summary_of([]) is None
 
 
 def coco(file, names, objects=((1, 7), (2, 7))):
@@ -401,9 +462,9 @@ def test_tool(detector, tmp_path):
         )
     }
     assert files.keys() == pictures.keys() | {
-        'alpha.png',
-        'channel_weights/backbone.layer1.png',
-        'channel_weights/backbone.layer2.png',
+        'factors.png',
+        'channel_factors/backbone.layer1.png',
+        'channel_factors/backbone.layer2.png',
     }
     for name, size in pictures.items():
         assert Image.open(files[name]).size == size
@@ -413,18 +474,23 @@ def test_tool(detector, tmp_path):
     assert embeds.count((100, 300)) == 4  # heat maps, shrunk for the page
     assert 'a<b>' not in page
     assert page.count('a&lt;b&gt;.png') > 5
-    for text in (
-        '<dd>MaskRCNN</dd>',
-        '<dd>2 x CBAM, 2 x SCSE, 4 x GC</dd>',
+    text = ' '.join(page.split())
+    for wanted in (
+        'MaskRCNN with 2 x CBAM, 2 x SCSE, 4 x GC on 2 images',
+        'All factors of the 6 gates lie between',
+        'The 4 modules without a factor (GC) add zero.',
         '<td>backbone.layer1.1.cbam.channel</td><td>ChannelGate</td>'
         ' <td>16 x 1 x 1</td><td>4</td> <td>-0.250</td>',
         '<td>backbone.layer2.1.scse</td><td>SCSE</td>',
-        f'<dt>GC backbone.layer3.*.gc (2)</dt><dd>{NO_GATE}</dd>',
+        '<td>backbone.layer3.0.gc</td><td>GC</td> <td>64 x 8 x 12</td>',
         'one coloured curve for each class',
         # A fresh CBAM: 0.5 everywhere, switched on to -0.25.
-        '<td>0.500</td><td>0.500</td> <td>0.500</td> <td>1.125 to 1.125</td>',
+        '<td>0.500 to 0.500</td> <td>1.125</td><td>1.125</td>',
     ):
-        assert text in ' '.join(page.split()), text
+        assert wanted in text, wanted
+    order = ['All factors', '<h2>Detections', 'by depth', 'by stage']
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
 
 
 def test_recording_changes_no_detection(detector, inferencer):
@@ -439,17 +505,57 @@ def test_recording_changes_no_detection(detector, inferencer):
 
 
 def test_page_of_modules_that_add(tmp_path):
-    """GC has no map: the page shows detections, and says why no more."""
+    """GC has no factor: the page shows what it adds, and no heat maps."""
     files = make_detector(tmp_path, [plugin('mmdet_attn.GC')])
-    image = paint(tmp_path / 'image.png')
-    page = attention_maps(
-        load_inferencer(*files, 'cpu'), [image], tmp_path / 'out'
-    ).read_text()
-    assert 'GC backbone.layer' in page
-    assert NO_GATE in page
-    assert len(embedded(page)) == 1
-    assert not any(word in page for word in ('alpha', 'Heat maps', 'stage'))
-    assert not list((tmp_path / 'out').glob('**/heat_maps'))
+    image, out = paint(tmp_path / 'image.png'), tmp_path / 'out'
+    inferencer = load_inferencer(*files, 'cpu')
+
+    def page():
+        text = attention_maps(inferencer, [image], out).read_text()
+        return ' '.join(text.split())
+
+    assert 'The 8 modules without a factor (GC) add zero.' in page()
+    for module in inferencer.model.modules():
+        if isinstance(module, GC):
+            nn.init.constant_(module.channel_add_conv[3].bias, 0.5)
+    text = page()
+    assert 'times the root mean square of the input. One constant' in text
+    assert re.search('(100.0|over 99.9) % of the mean square change', text)
+    assert len(embedded(text)) == 1
+    words = (
+        'alpha',
+        'heat map',
+        'Heat map',
+        'gate',
+        'Factors',
+        'between images',
+    )
+    assert not [word for word in words if word in text.split('</style>')[1]]
+    assert {file.name for file in out.iterdir()} == {
+        'index.html',
+        'detections',
+    }
+
+
+def test_page_of_gates_that_do_nothing(tmp_path):
+    """At alpha = 0 the page says so; without a spatial gate no heat maps."""
+    places = dict(blocks=(0,), stages=(True, False, False, False))
+    eca = plugin('mmdet_attn.ECA', cfg=dict(identity_init=True), **places)
+    files = make_detector(tmp_path, [eca])
+    image, out = paint(tmp_path / 'image.png'), tmp_path / 'out'
+    inferencer = load_inferencer(*files, 'cpu')
+    for alpha, words in (
+        (0.0, 'All factors of the 1 gate are 1: nothing changes.'),
+        (0.01, 'between 0.995 and 0.995: little changes here.'),
+        (1.0, 'lie between 0.500 and 0.500.'),
+    ):
+        for module in inferencer.model.modules():
+            if isinstance(module, Gate):
+                nn.init.constant_(module.alpha, alpha)
+                nn.init.zeros_(module.conv.weight)
+        text = attention_maps(inferencer, [image], out).read_text()
+        assert words in ' '.join(text.split())
+        assert 'eat map' not in text
 
 
 def test_more_images_than_are_shown(inferencer, tmp_path):
@@ -463,7 +569,7 @@ def test_more_images_than_are_shown(inferencer, tmp_path):
     assert f'0.png <span>{count} objects</span>' in page
     drawn = np.asarray(Image.open(out / 'detections/0.png'))
     assert (drawn != np.asarray(Image.open(paths[0]))).any()
-    assert '3 in the channel weights; detections and heat maps of' in page
+    assert 'the first 1 of the 3 images' in ' '.join(page.split())
     assert len(embedded(page)) == 1 + 1 + 2 + 4
     assert [p.name for p in (out / 'heat_maps').iterdir()] == ['0']
 

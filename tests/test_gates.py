@@ -1,4 +1,4 @@
-"""The recorder of gates: true maps, and a network that does not notice."""
+"""The recorder of gates: true factors, a network that does not notice."""
 
 from contextlib import suppress
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from mmdet_attn import ECA, Gate, PSAConv2d
 from mmdet_attn.errors import InputError
-from mmdet_attn.look.gates import record_gates, summarise
+from mmdet_attn.look.gates import record_additions, record_gates, summarise
 
 SHAPE = (2, 32, 9, 12)
 
@@ -25,23 +25,15 @@ def run(module, x):
 
 
 @every_gate
-def test_recorded_map_is_the_one_that_multiplies(name):
+def test_recorded_factor_is_the_one_of_the_gate(name):
     extra = {'identity_init': True} if takes_alpha(name) else {}
     module, x = ready(name, **extra), torch.randn(SHAPE)
     plain = run(module, x)
     with record_gates(module) as found:
-        y = run(module, x)
-    assert torch.equal(y, plain)
-    ((key, (g,)),) = found.items()
+        assert torch.equal(run(module, x), plain)
+    ((key, (factor,)),) = found.items()
     assert key == ''
-    assert torch.equal(g, run(module.gate, x))
-    expected = x * (1 + module.alpha * (g - 1))
-    if name == 'GSoP-position':  # its own ReLU, switched on by alpha
-        expected = torch.lerp(x, (x * g).relu(), module.alpha)
-    if name == 'ShuffleAttention':
-        y_shuffled = (x * g)[:, [c // 2 + 16 * (c % 2) for c in range(32)]]
-        expected = torch.lerp(x, y_shuffled, module.alpha)
-    torch.testing.assert_close(y, expected)
+    assert torch.equal(factor, run(module.factor, x))
 
 
 @pytest.mark.parametrize('name', ['CBAM', 'GAM'])
@@ -72,6 +64,17 @@ def test_modules_that_are_no_gates_have_no_map(name):
     with record_gates(module) as found:
         assert torch.equal(run(module, x), run(module, x))
     assert found == {}
+
+
+@pytest.mark.parametrize('name', ['GC', 'NonLocal', 'GCT'])
+def test_what_other_modules_add_is_recorded(name):
+    module, x = ready(name), torch.randn(SHAPE)
+    with record_additions({'block': module}) as found:
+        y = run(module, x)
+    run(module, x)
+    ((key, (added,)),) = found.items()
+    assert key == 'block'
+    torch.testing.assert_close(x + added * x.square().mean().sqrt(), y)
 
 
 def test_gate_that_is_only_asked_is_not_recorded():
@@ -189,6 +192,8 @@ def test_summary_goes_by_shape(shape, channels, plane):
     assert (seen.shape, seen.size) == (first.shape, (5, 6))
     assert seen.batch == len(x)
     assert (seen.low, seen.high) == (first.min(), first.max())
+    variance = first.var((1, 2)).mean()
+    assert seen.variance == pytest.approx(variance, abs=1e-6)
     assert seen.mean == pytest.approx(first.mean(), abs=1e-6)
     for found, wanted, mean in (
         (seen.channels, channels, first.mean((1, 2))),

@@ -124,16 +124,24 @@ def test_names_are_text_in_the_page():
     evil = '"><script>alert(1)</script>'
     page = render(
         facts=[(evil, evil)],
+        detector=evil,
         attention={evil: 1},
         images=1,
         shown=1,
         score_thr=0.3,
         detections=[dict(image=evil, objects=1, picture='data:')],
-        views=[],
-        alphas=None,
+        summary=None,
+        parts=(),
+        little=0.05,
+        constant=0.02,
+        gates=[],
+        shares={},
+        factors=None,
         classes=1,
         groups={evil: [0]},
         stages=[],
+        adding=[],
+        added={},
         without={(evil, evil, evil): 1},
     )
     assert '<script' not in page
@@ -141,9 +149,7 @@ def test_names_are_text_in_the_page():
 
 
 def test_names_are_no_formulas_in_a_plot(tmp_path):
-    view = SimpleNamespace(
-        name='a$b$', weights=np.ones((1, 4)), alpha=None, spread=None
-    )
+    view = SimpleNamespace(name='a$b$', weights=np.ones((1, 4)))
     groups = {r'$\frac{$': [0], '$x^{$': [0]}
-    plot_channels([view], groups, 'stage $1_{$', tmp_path / 'a.png')
+    plot_channels([view], groups, (0, 1), tmp_path / 'a.png')
     assert (tmp_path / 'a.png').stat().st_size

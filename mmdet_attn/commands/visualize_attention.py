@@ -26,8 +26,8 @@ def make_parser():
     parser.add_argument(
         '--ann',
         metavar='FILE',
-        help='a COCO annotation file of the images, to show channel weights '
-        'by class and not by image',
+        help='a COCO annotation file of the images, to show the factors of '
+        'channels by class and not by image',
     )
     parser.add_argument(
         '--shown',
@@ -35,7 +35,7 @@ def make_parser():
         metavar='N',
         default=8,
         help='how many images have their detections and heat maps drawn; the '
-        'channel weights are those of all images',
+        'numbers are those of all images',
     )
     return parser
 

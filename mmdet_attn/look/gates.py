@@ -1,6 +1,6 @@
-"""Record the maps g(x) of the gates of a network while it runs."""
+"""Record what the attention modules of a network do while it runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -15,17 +15,20 @@ Keep = Callable[[Tensor, Tensor], Any]
 
 
 class GateMap(NamedTuple):
-    """One map g(x), reduced to what can be drawn.
+    """One map f, reduced to what can be drawn.
+
+    f is the factor of a gate, or what another module adds.
 
     Attributes:
-        channels: (C,), the mean over positions. None if g has one channel
+        channels: (C,), the mean over positions. None if f has one channel
             and many positions.
-        plane: (h, w), the mean over channels. None if g has one position.
-        shape: Shape of g without the batch.
+        plane: (h, w), the mean over channels. None if f has one position.
+        shape: Shape of f without the batch.
         size: Height and width of x.
-        low: The least value of g.
-        mean: The mean value of g.
-        high: The greatest value of g.
+        low: The least value of f.
+        mean: The mean value of f.
+        high: The greatest value of f.
+        variance: The variance over positions, the mean over channels.
         batch: The number of maps in x. It is one for a whole image.
     """
 
@@ -36,46 +39,50 @@ class GateMap(NamedTuple):
     low: float
     mean: float
     high: float
+    variance: float
     batch: int
 
 
-def summarise(x: Tensor, g: Tensor) -> GateMap:
-    """Reduce g of the first map in x. Its shape decides, not its module."""
-    # g need only broadcast to x.
-    g = g.detach()[(None,) * (x.dim() - g.dim())].float()
-    wide = g.shape[2] * g.shape[3] > 1
+def summarise(x: Tensor, f: Tensor) -> GateMap:
+    """Reduce f of the first map in x. Its shape decides, not its module."""
+    # f need only broadcast to x.
+    f = f.detach()[(None,) * (x.dim() - f.dim())].float()
+    wide = f.shape[2] * f.shape[3] > 1
     channels = plane = None
-    low = mean = high = float('nan')
-    if g.numel():  # there may be no region of interest
-        first = g[0]
+    low = mean = high = variance = float('nan')
+    if f.numel():  # there may be no region of interest
+        first = f[0]
         low, mean, high = (
             value.item() for value in (first.min(), first.mean(), first.max())
         )
+        variance = first.var((1, 2), correction=0).mean().item()
         if len(first) > 1 or not wide:
             channels = first.mean((1, 2)).cpu().numpy()
         if wide:
             plane = first.mean(0).cpu().numpy()
-    shape, size = tuple(g.shape[1:]), (x.shape[2], x.shape[3])
-    return GateMap(channels, plane, shape, size, low, mean, high, len(x))
+    shape, size = tuple(f.shape[1:]), (x.shape[2], x.shape[3])
+    return GateMap(
+        channels, plane, shape, size, low, mean, high, variance, len(x)
+    )
 
 
-def _copy(x: Tensor, g: Tensor) -> Tensor:
-    return g.detach().clone()
+def _copy(x: Tensor, f: Tensor) -> Tensor:
+    return f.detach().clone()
 
 
 @contextmanager
 def record_gates(
     network: nn.Module, keep: Keep = _copy
 ) -> Iterator[dict[str, list]]:
-    """Keep every map g(x) of the gates that run inside this context.
+    """Keep every factor f(x) of the gates that run inside this context.
 
-    The results of the network do not change. The map is computed for the
+    The results of the network do not change. The factor is computed for the
     record, and again by the gate itself.
 
     Args:
         network: A network in eval mode.
-        keep: Makes of x and g(x) what is kept. The default is a copy of
-            g(x).
+        keep: Makes of x and f(x) what is kept. The default is a copy of
+            f(x).
 
     Yields:
         For each gate that ran, by its name and in the order of the first
@@ -96,7 +103,7 @@ def record_gates(
         recording = True
         try:
             with torch.no_grad():
-                found.setdefault(name, []).append(keep(x, gate.gate(x)))
+                found.setdefault(name, []).append(keep(x, gate.factor(x)))
         finally:
             recording = False
 
@@ -111,6 +118,31 @@ def record_gates(
                 )
             hook = module.register_forward_pre_hook(
                 lambda gate, inputs, name=name: record(name, gate, inputs[0])
+            )
+            stack.callback(hook.remove)
+        yield found
+
+
+@contextmanager
+def record_additions(
+    modules: Mapping[str, nn.Module], keep: Keep = _copy
+) -> Iterator[dict[str, list]]:
+    """Keep (y - x) / rms(x) of every run of some modules inside this context.
+
+    Yields:
+        For each module that ran, by its name, what was kept of each run.
+    """
+    found: dict[str, list] = {}
+
+    def record(name: str, x: Tensor, y: Tensor) -> None:
+        x, y = x.detach().float(), y.detach().float()
+        added = (y - x) / x.square().mean().sqrt()
+        found.setdefault(name, []).append(keep(x, added))
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            hook = module.register_forward_hook(
+                lambda _, inputs, y, name=name: record(name, inputs[0], y)
             )
             stack.callback(hook.remove)
         yield found

@@ -10,9 +10,9 @@ from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from torch.nn import functional as F
 
-FLAT = 1e-3  # a smaller range is noise: it is not stretched over the colours
-# Without its ends, which are as dark as a dark image.
-COLOURS = ListedColormap(colormaps['turbo'](np.linspace(0.08, 0.92, 256)))
+# White in the middle, where the factor is 1. Without the ends, which are as
+# dark as a dark image.
+COLOURS = ListedColormap(colormaps['RdBu_r'](np.linspace(0.12, 0.88, 257)))
 
 
 class Geometry(NamedTuple):
@@ -61,26 +61,18 @@ def enlarge(plane: np.ndarray, geometry: Geometry) -> np.ndarray:
     return wide[0, 0].numpy()
 
 
-def colour_range(values: np.ndarray) -> tuple[float, float]:
-    """The least and the greatest value, or a wider range around a flat map."""
-    low, high = float(values.min()), float(values.max())
-    spare = max(0.0, FLAT - (high - low)) / 2
-    return low - spare, high + spare
-
-
-def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Colour a grey image by values.
+def overlay(image: np.ndarray, values: np.ndarray, limit: float) -> np.ndarray:
+    """Colour a grey image by factors: blue below 1, none at 1, red above.
 
     Args:
         image: (H, W, 3), RGB in bytes.
         values: (H, W).
+        limit: The distance from 1 at which the colours end.
 
     Returns:
         (H, W, 3), RGB in bytes.
     """
-    low, high = colour_range(values)
-    scaled = (values - low) / (high - low)
-    colours = COLOURS(scaled, bytes=True)[..., :3]
+    colours = COLOURS((values - 1) / (2 * limit) + 0.5, bytes=True)[..., :3]
     grey = image @ np.array([0.299, 0.587, 0.114]) / 255
     # The image darkens the colours. Mixed with grey, they would differ from
     # those of the colour bar.

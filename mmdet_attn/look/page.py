@@ -14,16 +14,22 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from rich.progress import track
 
-from mmdet_attn.look.heat_maps import COLOURS, colour_range, enlarge, overlay
+from mmdet_attn.look.heat_maps import COLOURS, enlarge, overlay
 from mmdet_attn.look.image_groups import curve_groups
-from mmdet_attn.look.plots import plot_alphas, plot_channels
+from mmdet_attn.look.plots import plot_channels, plot_factors
 from mmdet_attn.look.views import (
+    CONSTANT,
+    LITTLE,
+    PARTS,
     GateView,
     Look,
+    Summary,
     attention_of,
     by_stage,
     gate_views,
     look_at,
+    shares_of,
+    summary_of,
 )
 
 # Pixels of the longer side of a picture in the page. PNGs keep their size.
@@ -51,8 +57,8 @@ def attention_maps(
             few.
         score_thr: The least score of a box that is drawn.
         shown: How many images have their detections and heat maps drawn,
-            from the first on. The channel weights are those of all images.
-        facts: More lines for the head of the page: names and values.
+            from the first on. All numbers are those of all images.
+        facts: What the page says about the run: names and values.
 
     Returns:
         The page.
@@ -76,32 +82,43 @@ def attention_maps(
                 _draw_detections(inferencer, path, sample, score_thr, out)
             )
     views, without = gate_views(network, looks)
+    gates = [view for view in views if view.identity]
+    adding = [view for view in views if not view.identity]
     groups = curve_groups(paths, classes)
-    stages = [
-        _draw_stage(name, members, looks[:shown], groups, out)
-        for name, members in track(
-            by_stage(views).items(), 'drawing the gates'
-        )
-    ]
-    alphas = plot_alphas(views, out / 'alpha.png')
-    # The blocks of a stage share a line: *.1.gc and *.2.gc are *.*.gc.
-    folded = Counter(
-        (kinds.get(name, ''), re.sub(r'\.\d+(?=\.|$)', '.*', name), reason)
-        for name, reason in without.items()
-    )
+    stages, factors = [], None
+    if summary := summary_of(gates):
+        factors = _png(plot_factors(gates, summary, out / 'factors.png'))
+        stages = [
+            _draw_stage(name, members, summary, looks[:shown], groups, out)
+            for name, members in track(
+                by_stage(gates).items(), 'drawing the gates'
+            )
+        ]
     page = render(
-        facts=[*facts, ('detector', type(network).__name__)],
+        facts=facts,
+        detector=type(network).__name__,
         attention=Counter(kinds.values()),
         images=len(paths),
-        shown=shown,
+        shown=min(shown, len(paths)),
         score_thr=score_thr,
         detections=detections,
-        views=views,
-        alphas=alphas and _png(alphas),
+        summary=summary,
+        parts=PARTS if len(paths) > 1 else PARTS[:2],
+        little=LITTLE,
+        constant=CONSTANT,
+        gates=gates,
+        shares=shares_of(gates),
+        factors=factors,
         classes=len(classes or ()),
         groups=groups,
         stages=stages,
-        without=folded,
+        adding=adding,
+        added=shares_of(adding),
+        # The blocks of a stage share a line: *.1.psa and *.2.psa are *.*.psa.
+        without=Counter(
+            (kinds.get(name, ''), re.sub(r'\.\d+(?=\.|$)', '.*', name), reason)
+            for name, reason in without.items()
+        ),
     )
     file = out / 'index.html'
     file.write_text(page, encoding='utf-8')
@@ -139,6 +156,7 @@ def _draw_detections(
 def _draw_stage(
     name: str,
     views: list[GateView],
+    summary: Summary,
     looks: Sequence[Look],
     groups: dict[str, list[int]],
     out: Path,
@@ -146,15 +164,14 @@ def _draw_stage(
     weighted = [view for view in views if view.weights is not None]
     channels = None
     if weighted:
-        file = out / 'channel_weights' / f'{name}.png'
+        file = out / 'channel_factors' / f'{name}.png'
         file.parent.mkdir(parents=True, exist_ok=True)
-        plot_channels(weighted, groups, f'{name}: channel weights', file)
-        channels = _png(file)
-    heat_maps = {
-        Path(look.path).name: maps
+        channels = _png(plot_channels(weighted, groups, summary.axis, file))
+    heat_maps = [
+        drawn
         for index, look in enumerate(looks)
-        if (maps := _draw_heat_maps(views, index, look, out))
-    }
+        for drawn in _draw_heat_maps(views, index, summary.limit, look, out)
+    ]
     return {
         'name': name,
         'views': views,
@@ -164,7 +181,11 @@ def _draw_stage(
 
 
 def _draw_heat_maps(
-    views: Sequence[GateView], index: int, look: Look, out: Path
+    views: Sequence[GateView],
+    index: int,
+    limit: float,
+    look: Look,
+    out: Path,
 ) -> list[dict[str, Any]]:
     import mmcv
 
@@ -177,17 +198,14 @@ def _draw_heat_maps(
         if image is None:
             # As the network reads it: its orientation is that of the maps.
             image = mmcv.imread(look.path, channel_order='rgb')
-        values = enlarge(plane, look.geometry)
-        drawn = overlay(image, values)
-        low, high = colour_range(values)
+        drawn = overlay(image, enlarge(plane, look.geometry), limit)
         folder = out / 'heat_maps' / Path(look.path).stem
         _save(drawn, folder / f'{view.name}.png')
         found.append(
             {
+                'image': Path(look.path).name,
                 'view': view,
-                'size': plane.shape,
-                'low': low,
-                'high': high,
+                'plane': plane,
                 'picture': _jpeg(drawn, HEAT_MAP_SIDE),
             }
         )

@@ -1,4 +1,4 @@
-"""Run a detector on images and order the maps of its gates by gate."""
+"""Run a detector on images and order the factors of its gates by gate."""
 
 import re
 from collections.abc import Sequence
@@ -9,17 +9,27 @@ import numpy as np
 from torch import nn
 
 from mmdet_attn.errors import InputError
-from mmdet_attn.look.gates import GateMap, record_gates, summarise
+from mmdet_attn.look.gates import (
+    GateMap,
+    record_additions,
+    record_gates,
+    summarise,
+)
 from mmdet_attn.look.heat_maps import Geometry
+from mmdet_attn.plugins import Gate, PSAConv2d, SKConv2d
 from mmdet_attn.weights.plugins import plugins_of
 
-NO_GATE = 'has no g(x): it adds to its input or replaces a layer'
+REPLACES = 'takes the place of a convolution'
+NOT_RUN = 'did not run'
 REGIONS = 'sees proposals, not the whole image'
 SECOND_STAGE = 'roi_head.'
+LITTLE = 0.05  # a factor closer to 1 changes little: no scale is narrower
+PARTS = ('channels', 'positions', 'images')
+CONSTANT = 0.02  # a factor with a smaller standard deviation hardly varies
 
 
 class Look(NamedTuple):
-    """One image: its path, its sizes, and the maps of each gate."""
+    """One image: its path, its sizes, and the maps of each module."""
 
     path: str
     geometry: Geometry
@@ -28,7 +38,7 @@ class Look(NamedTuple):
 
 @dataclass
 class GateView:
-    """One gate over all images.
+    """One gate, or another module that adds, over all images.
 
     Attributes:
         name: Path of the gate in the network. A gate that runs several
@@ -36,7 +46,9 @@ class GateView:
         kind: Class of the gate.
         alpha: The alpha of its identity start, if it has one.
         stride: Pixels of the network's input for one position of x.
-        maps: Its map of each image.
+        maps: Its factor in each image; or, if it is no gate, what it adds,
+            in units of the root mean square of x.
+        identity: What leaves x as it is: 1, or 0 if it is no gate.
     """
 
     name: str
@@ -44,43 +56,115 @@ class GateView:
     alpha: float | None
     stride: int
     maps: list[GateMap] = field(repr=False)
+    identity: int = 1
 
     @property
     def low(self) -> float:
-        """The least g over all images."""
+        """The least factor over all images."""
         return min(one.low for one in self.maps)
 
     @property
     def mean(self) -> float:
-        """The mean g over all images."""
+        """The mean factor over all images."""
         return float(np.mean([one.mean for one in self.maps]))
 
     @property
     def high(self) -> float:
-        """The greatest g over all images."""
+        """The greatest factor over all images."""
         return max(one.high for one in self.maps)
 
     @property
-    def factor(self) -> tuple[float, float] | None:
-        """The range of 1 + alpha (g - 1). None without an alpha."""
-        if self.alpha is None:
+    def gate(self) -> tuple[float, float] | None:
+        """The range of g. None without an alpha, and where it is too small."""
+        if self.alpha is None or abs(self.alpha) < 1e-3:
             return None
-        ends = [1 + self.alpha * (g - 1) for g in (self.low, self.high)]
-        return min(ends), max(ends)
+        low, high = sorted(
+            1 + (factor - 1) / self.alpha for factor in (self.low, self.high)
+        )
+        return low, high
+
+    @property
+    def full(self) -> bool:
+        """Whether each channel and each position have an own factor."""
+        channels, *size = self.maps[0].shape
+        return channels > 1 and max(size) > 1
 
     @property
     def weights(self) -> np.ndarray | None:
-        """(images, C), the weights of channels. None for one channel."""
+        """(images, C), the factors of channels. None for one channel."""
         rows = [m.channels for m in self.maps if m.channels is not None]
         return np.stack(rows) if len(rows) == len(self.maps) else None
 
     @property
-    def spread(self) -> float | None:
-        """Standard deviation of the weights over images, mean over C."""
+    def parts(self) -> dict[str, float]:
+        """The mean square of what it changes, in parts.
+
+        The parts are those of one constant, of what differs between channels
+        in the mean over images, between the positions of an image, and
+        between images in the mean over positions.
+        """
         weights = self.weights
-        if weights is None or len(weights) < 2:
-            return None
-        return float(weights.std(0).mean())
+        if weights is None:
+            weights = np.array([[one.mean] for one in self.maps])
+        weights = weights.astype(float)
+        channels = weights.mean(0)
+        return {
+            'constant': float((channels.mean() - self.identity) ** 2),
+            'channels': float(channels.var()),
+            'positions': float(np.mean([one.variance for one in self.maps])),
+            'images': float(weights.var(0).mean()),
+        }
+
+    @property
+    def change(self) -> float:
+        """The root mean square of what it changes."""
+        return sum(self.parts.values()) ** 0.5
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation over channels, positions and images."""
+        return sum(self.parts[name] for name in PARTS) ** 0.5
+
+
+class Summary(NamedTuple):
+    """All gates of a page.
+
+    Attributes:
+        low: The least factor.
+        high: The greatest factor.
+        limit: The distance from 1 that all colours show.
+        axis: The ends of all axes.
+        varies: The gate with the greatest standard deviation.
+    """
+
+    low: float
+    high: float
+    limit: float
+    axis: tuple[float, float]
+    varies: GateView
+
+
+def summary_of(gates: Sequence[GateView]) -> Summary | None:
+    """What all gates do together. None without gates."""
+    if not gates:
+        return None
+    low, high = min(v.low for v in gates), max(v.high for v in gates)
+    varies = max(gates, key=lambda view: view.deviation)
+    ends = min(low, 1 - LITTLE), max(high, 1 + LITTLE)
+    spare = 0.04 * (ends[1] - ends[0])
+    limit = max(1 - low, high - 1, LITTLE)
+    axis = ends[0] - spare, ends[1] + spare
+    return Summary(low, high, limit, axis, varies)
+
+
+def shares_of(views: Sequence[GateView]) -> dict[str, float]:
+    """The parts of all views together as shares. Empty if all are zero."""
+    total = sum(sum(view.parts.values()) for view in views)
+    return {
+        name: sum(view.parts[name] for view in views) / total
+        for name in ('constant', *PARTS)
+        if total
+    }
 
 
 def stage_of(name: str) -> str:
@@ -119,7 +203,7 @@ def attention_of(network: nn.Module) -> dict[str, nn.Module]:
 def look_at(
     inferencer: Any, path: str, planes: bool = True
 ) -> tuple[Look, Any]:
-    """Detect in one image and keep the maps of the gates.
+    """Detect in one image and keep what the attention does.
 
     Args:
         inferencer: An inferencer of MMDetection.
@@ -127,11 +211,16 @@ def look_at(
         planes: Whether to keep the maps over positions, too.
 
     Returns:
-        The maps, and the data sample with the detections.
+        What it does, and the data sample with the detections.
     """
-    with record_gates(inferencer.model, summarise) as maps:
+    network = inferencer.model
+    with (
+        record_gates(network, summarise) as maps,
+        record_additions(_without_gates(network), summarise) as more,
+    ):
         ((_, data),) = inferencer.preprocess([path])
         (sample,) = inferencer.forward(data)
+    maps |= more
     if not planes:
         maps = {
             name: [run._replace(plane=None) for run in runs]
@@ -140,14 +229,24 @@ def look_at(
     return Look(path, Geometry.of(sample.metainfo), maps), sample
 
 
+def _without_gates(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules that have no factor. Most of them add to their input."""
+    return {
+        name: plugin
+        for name, plugin in attention_of(network).items()
+        if not isinstance(plugin, (PSAConv2d, SKConv2d))
+        and not any(isinstance(module, Gate) for module in plugin.modules())
+    }
+
+
 def gate_views(
     network: nn.Module, looks: Sequence[Look]
 ) -> tuple[list[GateView], dict[str, str]]:
-    """Order the maps by gate, in the order in which the gates ran.
+    """Order the maps by module: gates first, each in the order they ran.
 
     Returns:
-        The gates; and for each attention module without a map of the image,
-            by its name, the reason.
+        The modules; and for each attention module of which nothing can be
+            shown, by its name, the reason.
     """
     modules = dict(network.named_modules())
     views, without = [], {}
@@ -157,17 +256,25 @@ def gate_views(
             without[name] = REGIONS
             continue
         module = modules[name]
-        alpha = None if module.alpha is None else module.alpha.item()
+        gate = isinstance(module, Gate)
+        alpha = (
+            module.alpha.item() if gate and module.alpha is not None else None
+        )
         for run in range(len(runs)):
             maps = [look.maps[name][run] for look in looks]
             stride = looks[0].geometry.padded[0] / maps[0].size[0]
             view = name if len(runs) == 1 else f'{name}-run{run + 1}'
             kind = type(module).__name__
-            views.append(GateView(view, kind, alpha, round(stride), maps))
-    for name in attention_of(network):
-        if not any(f'{gate}.'.startswith(f'{name}.') for gate in first):
+            views.append(
+                GateView(view, kind, alpha, round(stride), maps, int(gate))
+            )
+    for name, plugin in attention_of(network).items():
+        if not any(f'{one}.'.startswith(f'{name}.') for one in first):
+            replaces = isinstance(plugin, (PSAConv2d, SKConv2d))
             second = name.startswith(SECOND_STAGE)
-            without[name] = REGIONS if second else NO_GATE
+            without[name] = (
+                REGIONS if second else REPLACES if replaces else NOT_RUN
+            )
     return views, without
 
 
