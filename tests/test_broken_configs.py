@@ -368,7 +368,7 @@ def test_complexity(tmp_path):
     tool = 'tools/analysis_tools/complexity.py'
     config = tmp_path / '[red]a.py'
     config.write_text(backbone('depth=51'))
-    assert 'model.backbone: ResNet(depth=51' in user_error(tool, config)
+    assert 'model.backbone: AttentionResNet(dep' in user_error(tool, config)
     config.write_text(BASE)
     _, output = run_here(tool, config)
     assert '[red]a' in output
