@@ -207,11 +207,8 @@ class FactsHook(Hook):
             digest = write_matches(runner.work_dir, matches)
             self.history['matches'] = digest
         epoch = runner.epoch if _by_epoch(runner) else None
-        done = self.history['evaluations']
-        # A resume may repeat the last one.
-        self.history['evaluations'] = [
-            one for one in done if one['iteration'] < runner.iter
-        ] + [evaluation(epoch, runner.iter, metrics or {}, reports)]
+        found = evaluation(epoch, runner.iter, metrics or {}, reports)
+        self.history['evaluations'].append(found)
         self._write(runner)
 
     @_harmless
