@@ -130,8 +130,7 @@ class FactsHook(Hook):
         self.since = time.perf_counter()
         hub = runner.message_hub
         resumes = runner._resume
-        known = hub.runtime_info.get(HISTORY) if resumes else None
-        self.history = known or {
+        self.history = hub.runtime_info.get(HISTORY) or {
             'weights': None if resumes else _weights(runner),
             'plugins': [
                 {'name': name, 'type': type(plugin).__name__, 'start': start}
