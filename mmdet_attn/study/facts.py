@@ -103,6 +103,8 @@ def _harmless(method: Callable) -> Callable:
             return
         try:
             method(self, runner, *args, **kwargs)
+        except InputError as error:
+            runner.logger.warning(f'{error} The training goes on.')
         except Exception:
             runner.logger.exception(
                 f'{NAME} is not up to date; the training goes on.'
