@@ -1,0 +1,309 @@
+"""Results as a table, Markdown, CSV, JSON and one page."""
+
+import csv
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table as RichTable
+
+from mmdet_attn.errors import printable
+from mmdet_attn.study import plots
+from mmdet_attn.study.results import compare
+from mmdet_attn.study.table import KINDS, METRICS, Run
+
+EXPLAINED = (
+    'AP is in percent: mean ± standard deviation over seeds. A difference is '
+    'that to the same detector without attention, of runs with the same seed. '
+    'In brackets is its 95 % interval. One in 20 such intervals misses the '
+    'true difference.'
+)
+PAPER = (
+    "The paper's gains are those of one training each. Its baselines are 0.3 "
+    'to 1.0 AP below those of MMDetection 3.x, and its SE and ECA started '
+    'from ImageNet weights with attention.'
+)
+
+
+class Table(NamedTuple):
+    """A table of text, with a title."""
+
+    title: str
+    head: Sequence[str]
+    rows: list[list[str]]
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """What all reports show."""
+    found, every = [], results['configurations']
+    for prefix, kind in zip(KINDS.values(), ('box', 'mask'), strict=True):
+        names = [prefix + metric for metric in METRICS]
+        rows = [
+            [
+                *(one['base'], one['attention'], str(len(one['seeds']))),
+                *(_mean(one['ap'].get(name)) for name in names),
+                _number(one['parameters'], 1e-6, 2),
+                _number(one['gflops'], 1, 1),
+            ]
+            for one in every
+            if prefix + 'AP' in one['ap']
+        ]
+        head = ('base', 'attention', 'seeds', *METRICS, 'params (M)', 'GFLOPs')
+        found.append(Table(f'{kind} AP', head, rows))
+        rows = [
+            [
+                *(one['base'], one['attention'], str(len(one['pairs']))),
+                *(_interval(one['differences'].get(name)) for name in names),
+                _number(one['paper'].get(prefix + 'AP'), 1, 1, '+'),
+            ]
+            for one in every
+            if prefix + 'AP' in one['differences']
+        ]
+        head = ('base', 'attention', 'pairs', *METRICS, "the paper's AP")
+        found.append(
+            Table(f'{kind} AP, difference to the baseline', head, rows)
+        )
+    rows = [
+        [
+            *(row['run'], row['attention'], str(row['seed'])),
+            f'{row["epoch"]} of {row["epochs"] or "?"}',
+            *(_number(row[name], 1, 1) for name in (*METRICS, 'mask_AP')),
+            _number(row['seconds'], 1 / 3600, 2),
+        ]
+        for row in results['runs']
+    ]
+    head = ('run', 'attention', 'seed', 'epoch', *METRICS, 'mask AP', 'hours')
+    found.append(Table('runs', head, rows))
+    return [table for table in found if table.rows]
+
+
+def _number(
+    value: float | None, scale: float, digits: int, sign: str = ''
+) -> str:
+    return '-' if value is None else f'{value * scale:{sign}.{digits}f}'
+
+
+def _mean(spread: Mapping | None) -> str:
+    if spread is None:
+        return '-'
+    sd = '' if spread['sd'] is None else f' ± {spread["sd"]:.1f}'
+    return f'{spread["mean"]:.1f}{sd}'
+
+
+def _interval(found: Mapping | None) -> str:
+    if found is None:
+        return '-'
+    text = f'{found["mean"]:+.1f}'
+    if found['low'] is None:
+        return text
+    return f'{text} ({found["low"]:+.1f} to {found["high"]:+.1f})'
+
+
+def verdicts(results: Mapping[str, Any]) -> list[str]:
+    """A sentence for each difference, or why there is none."""
+    return [
+        f'{one["name"]}, {kind} AP: {one["differences"][name]["verdict"]}'
+        for one in results['configurations']
+        for name, kind in (('AP', 'box'), ('mask_AP', 'mask'))
+        if name in one['differences']
+    ]
+
+
+def details(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What a reader must know of each configuration, in lines."""
+    found = {}
+    for one in results['configurations']:
+        lines = list(one['notes'])
+        if 'AP' in one['differences']:
+            method = one['differences']['AP']['method']
+            lines.append(f'compared with {one["baseline"]}: {method}')
+        if one['weights']:
+            lines.append(f'starts from {", ".join(one["weights"])}')
+        lines += [f'attention at the start: {each}' for each in one['starts']]
+        for other, key in (
+            ('the baseline', 'settings'),
+            ('the paper', 'paper_settings'),
+        ):
+            lines += [
+                f'{what}: {here}; {other}: {there}'
+                for what, here, there in one[key]
+            ]
+        found[one['name']] = lines
+    return found
+
+
+def markdown(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """The report as Markdown.
+
+    Args:
+        results: What `compare` returns.
+        pictures: Paths of plots, relative to the Markdown file.
+    """
+    parts = ['## Results', EXPLAINED, _list(verdicts(results))]
+    for table in tables(results):
+        rows = [table.head, ['---'] * len(table.head), *table.rows]
+        lines = [f'| {" | ".join(map(_escape, row))} |' for row in rows]
+        parts += [f'**{table.title}**', '\n'.join(lines)]
+    if any(one['paper'] for one in results['configurations']):
+        parts.append(PAPER)
+    parts += [f'![{Path(name).stem}](<{name}>)' for name in pictures]
+    for name, lines in details(results).items():
+        parts += [f'### {_escape(name)}', _list(lines)]
+    parts.append(_escape(made(results)))
+    return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def _list(lines: Sequence[str]) -> str:
+    return '\n'.join(f'- {_escape(line)}' for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Escape the characters of a name or path that Markdown uses."""
+    text = printable(text).replace('\n', ' ')
+    return re.sub(r'[\\|*<`[]|\b_|_\b', r'\\\g<0>', text)
+
+
+def made(results: Mapping[str, Any]) -> str:
+    """When and on what, in a line."""
+    rows = results['runs']
+    hours = sum(row['seconds'] or 0 for row in rows) / 3600
+    devices = sorted({str(row['device']) for row in rows if row['device']})
+    on = f' on {", ".join(devices)}' if devices else ''
+    return (
+        f'{results["created"][:10]}: {len(rows)} trainings{on}, {hours:.1f} h'
+    )
+
+
+def write_csv(results: Mapping[str, Any], file: str | Path) -> None:
+    """Write the table of runs."""
+    rows = results['runs']
+    with open(file, 'w', newline='', encoding='utf-8') as stream:
+        writer = csv.DictWriter(stream, rows[0], lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(results: Mapping[str, Any], file: str | Path) -> None:
+    """Write everything as data."""
+    text = json.dumps(results, indent=1, allow_nan=False)
+    Path(file).write_text(text + '\n', encoding='utf-8')
+
+
+def write_page(
+    results: Mapping[str, Any],
+    runs: Sequence[Run],
+    file: str | Path,
+    title: str,
+    folder: Path | None = None,
+) -> list[Path]:
+    """Write one HTML page that holds its plots.
+
+    Args:
+        results: What `compare` returns for the runs.
+        runs: The runs.
+        file: The page.
+        title: Its title.
+        folder: Keeps the plots as files, too.
+
+    Returns:
+        The files of the plots.
+    """
+    drawn = plots.draw(results, runs)
+    environment = Environment(
+        loader=PackageLoader('mmdet_attn.study', '.'),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template('page.html.j2').render(
+        title=title,
+        made=made(results),
+        explained=EXPLAINED,
+        paper=PAPER
+        if any(o['paper'] for o in results['configurations'])
+        else '',
+        verdicts=verdicts(results),
+        tables=tables(results),
+        details=details(results),
+        plots={
+            name: f'data:image/svg+xml;base64,{b64encode(svg).decode()}'
+            for name, svg in drawn.items()
+        },
+    )
+    Path(file).write_text(page, encoding='utf-8')
+    if folder is None:
+        return []
+    folder.mkdir(exist_ok=True)
+    files = [folder / f'{name.replace(" ", "_")}.svg' for name in drawn]
+    for path, svg in zip(files, drawn.values(), strict=True):
+        path.write_bytes(svg)
+    return files
+
+
+def write_results(
+    folder: str | Path,
+    rows_of_plan: Sequence[Mapping[str, Any]],
+    facts_by_run: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write the results of a study into its folder.
+
+    `results.csv`, `results.json`, `results.md`, `page.html` and `plots/`.
+
+    Args:
+        folder: The folder of the study, with the work directories in `runs`.
+        rows_of_plan: `runs` of its `plan.json`.
+        facts_by_run: The facts of the runs that have started, by name.
+    """
+    folder = Path(folder)
+    runs = study_runs(folder, rows_of_plan, facts_by_run)
+    results = compare(runs)
+    write_csv(results, folder / 'results.csv')
+    write_json(results, folder / 'results.json')
+    files = write_page(
+        *(results, runs, folder / 'page.html', folder.resolve().name),
+        folder / 'plots',
+    )
+    pictures = [path.relative_to(folder).as_posix() for path in files]
+    text = markdown(results, pictures)
+    (folder / 'results.md').write_text(text, encoding='utf-8')
+
+
+def study_runs(
+    folder: Path,
+    rows_of_plan: Sequence[Mapping[str, Any]],
+    facts_by_run: Mapping[str, Mapping[str, Any]],
+) -> list[Run]:
+    """The runs of a study, as `compare` takes them."""
+    return [
+        Run(
+            row['name'],
+            folder / 'runs' / row['name'],
+            facts_by_run.get(row['name']) or {},
+            row,
+        )
+        for row in rows_of_plan
+    ]
+
+
+def summary_table(results: Mapping[str, Any]) -> RichTable:
+    """The results for a terminal: a line for each configuration."""
+    table = RichTable('base', 'attention', 'runs', 'AP', 'difference')
+    for one in results['configurations']:
+        found = one['differences'].get('AP')
+        table.add_row(
+            *(one['base'], one['attention']),
+            f'{len(one["seeds"])} of {len(one["runs"])}',
+            _mean(one['ap'].get('AP')),
+            found['verdict'] if found else '; '.join(one['notes']),
+        )
+    return table
+
+
+def plot_curves(runs: Sequence[Run], file: str | Path) -> None:
+    """Plot loss and AP over epochs to a picture."""
+    plots.curves(compare(runs), runs).savefig(file, dpi=120)
