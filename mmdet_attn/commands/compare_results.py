@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from mmdet_attn.cli import check_output
-from mmdet_attn.study import report
+from mmdet_attn.study import plots, report
 from mmdet_attn.study.results import compare, read_runs
 
 
@@ -52,7 +52,7 @@ def main(args):
     console.print(Markdown(report.markdown(results)))
     pictures = []
     if args.plot:
-        report.plot_curves(runs, args.plot)
+        plots.curves(results, runs).savefig(args.plot, dpi=120)
         folder = Path(args.markdown or args.plot).parent
         pictures = [Path(os.path.relpath(args.plot, folder)).as_posix()]
     if args.markdown:
@@ -63,4 +63,5 @@ def main(args):
     if args.csv:
         report.write_csv(results, args.csv)
     if args.page:
-        report.write_page(results, runs, args.page, 'Results')
+        drawn = plots.draw(results, runs)
+        report.write_page(results, drawn, args.page, 'Results')

@@ -92,27 +92,41 @@ FAMILIES = {
 }
 
 
-def row_of(model: Mapping[str, Any], ann_file: str) -> str | None:
+def row_of(model: Mapping, facts: Mapping) -> str | None:
     """The paper's row of a training on COCO. None if it has none.
 
     Args:
         model: The config of the detector.
-        ann_file: The annotations that are evaluated.
+        facts: The facts of the training.
     """
     detector, _, depth = base_of(model).partition(' ResNet-')
     family = FAMILIES.get(attention_of(model))
     row = f'{DETECTORS.get(detector)}_r{depth}{family}'
-    on_coco = Path(ann_file).name == 'instances_val2017.json'
-    return row if on_coco and row in TABLE_5 | FROM_GCNET else None
+    if row not in TABLE_5 | FROM_GCNET:
+        return None
+    on_coco = 'instances_val2017.json' in str(
+        facts['config']['val_dataloader']
+    )
+    return row if on_coco else None
 
 
-def shipped(row: str) -> dict[str, Any]:
-    """The config of a row, as the facts of a training with it."""
+def shipped(row: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a training, had it used our config of a row.
+
+    On 4 processes, which gives the paper's batch of 8.
+    """
     from mmdet_attn.config_files import CONFIGS, load_config_file
     from mmdet_attn.study.facts import plain
 
-    config = load_config_file(CONFIGS / f'{row}.py')
-    return {'config': plain(config.to_dict())}
+    config = plain(load_config_file(CONFIGS / f'{row}.py').to_dict())
+    init = config['model']['backbone']['init_cfg']['checkpoint']
+    return {
+        **facts,
+        'config': config,
+        'weights': {'init': init, 'load_from': None},
+        'processes': 4,
+        'lr_scale': 1.0,
+    }
 
 
 def paper_gain(row: str) -> dict[str, float]:

@@ -34,7 +34,7 @@ def draw(results: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, bytes]:
     """
     figures = {
         'differences': differences(results),
-        'AP against cost': cost(results),
+        'cost': cost(results),
         'curves': curves(results, runs),
     }
     return {name: _svg(f) for name, f in figures.items() if f is not None}
@@ -75,50 +75,39 @@ def differences(results: Mapping[str, Any]) -> Figure | None:
     labels = [
         one['attention'] if len(bases) == 1 else one['name'] for one in shown
     ]
-    size = 5.5 * len(kinds) + 1, 1.6 + 0.42 * len(shown)
+    size = 4.6 * len(kinds) + 3.5, 1 + 0.42 * len(shown)
     figure = Figure(size, layout='constrained')
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (name, title) in zip(panels, kinds, strict=True):
         axes.axvline(0, color='0.4', lw=1)
         for y, one in enumerate(shown):
-            found = one['differences'].get(name)
-            if found is None:
-                continue
-            one_seed = found['seeds'] == 1
-            if found['low'] is not None:
-                ends = found['low'], found['high']
-                style = '--' if one_seed else '-'
-                axes.plot(ends, (y, y), color=COLOURS[1], lw=2.5, ls=style)
-            fill = 'white' if one_seed else COLOURS[1]
-            axes.plot(
-                *(found['mean'], y, 's'),
-                color=COLOURS[1],
-                mfc=fill,
-                ms=8,
-            )
-            if not one_seed:
-                places = [y + 0.22] * len(found['each'])
-                axes.plot(found['each'], places, '.', color='0.35', ms=6)
+            if name in one['differences']:
+                _interval(axes, y, one['differences'][name])
             if name in one['paper']:
-                axes.plot(one['paper'][name], y, 'd', color=COLOURS[2], ms=7)
+                style = {'color': COLOURS[2], 'label': 'the paper'}
+                axes.plot(one['paper'][name], y, 'd', zorder=3, **style)
         axes.set_xlabel(f'difference in {title} to no attention')
         axes.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(shown)), labels)
     panels[0].set_ylim(len(shown) - 0.4, -0.6)
-    counts = {len(one['pairs']) for one in shown}
-    several, alone = counts != {1}, 1 in counts
-    paper = any(one['paper'] for one in shown)
-    for marker, colour, fill, label, used in (
-        (*('s', COLOURS[1], COLOURS[1]), 'mean, 95 % interval', several),
-        (*('.', '0.35', '0.35'), 'each seed', several),
-        (*('s', COLOURS[1], 'white'), 'one seed, interval over images', alone),
-        (*('d', COLOURS[2], COLOURS[2]), 'the paper', paper),
-    ):
-        if used:
-            style = {'color': colour, 'mfc': fill, 'label': label}
-            panels[0].plot([], [], marker, **style)
-    figure.legend(loc='outside lower center', ncols=2, frameon=False)
+    _legend(figure, panels)
     return figure
+
+
+def _interval(axes: Any, y: int, found: Mapping[str, Any]) -> None:
+    label, fill, ends = 'mean, 95 % interval', COLOURS[1], None
+    if found['seeds'] == 1:
+        label, fill = 'one seed, interval over images', 'white'
+    if found['low'] is None:
+        label = 'one seed, no interval'
+    else:
+        mean = found['mean']
+        ends = [[mean - found['low']], [found['high'] - mean]]
+    style = {'color': COLOURS[1], 'mfc': fill, 'ms': 8, 'lw': 2.5}
+    axes.errorbar(found['mean'], y, None, ends, 's', label=label, **style)
+    if found['seeds'] > 1:
+        places = [y + 0.22] * found['seeds']
+        axes.plot(found['each'], places, '.', color='0.35', label='each seed')
 
 
 def cost(results: Mapping[str, Any]) -> Figure | None:
@@ -171,13 +160,20 @@ def _grid(
     return figure, dict(zip(bases, grid, strict=True))
 
 
-def _legend(figure: Figure, panels: Sequence[Any], title: str) -> None:
+def _legend(
+    figure: Figure, panels: Sequence[Any], title: str | None = None
+) -> None:
     found: dict[str, Any] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
-    options: dict[str, Any] = {'loc': 'outside right upper', 'frameon': False}
-    figure.legend(found.values(), found, title=title, **options)
+    figure.legend(
+        found.values(),
+        found.keys(),
+        title=title,
+        loc='outside right upper',
+        frameon=False,
+    )
 
 
 def curves(results: Mapping[str, Any], runs: Sequence[Run]) -> Figure:

@@ -33,7 +33,7 @@ class Table(NamedTuple):
     """A table of text, with a title."""
 
     title: str
-    head: Sequence[str]
+    head: list[str]
     rows: list[list[str]]
 
 
@@ -52,7 +52,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
             for one in every
             if prefix + 'AP' in one['ap']
         ]
-        head = ('base', 'attention', 'seeds', *METRICS, 'params (M)', 'GFLOPs')
+        head = ['base', 'attention', 'seeds', *METRICS, 'params (M)', 'GFLOPs']
         found.append(Table(f'{kind} AP', head, rows))
         rows = [
             [
@@ -63,7 +63,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
             for one in every
             if prefix + 'AP' in one['differences']
         ]
-        head = ('base', 'attention', 'pairs', *METRICS, "the paper's AP")
+        head = ['base', 'attention', 'pairs', *METRICS, "the paper's AP"]
         found.append(
             Table(f'{kind} AP, difference to the baseline', head, rows)
         )
@@ -76,7 +76,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         ]
         for row in results['runs']
     ]
-    head = ('run', 'attention', 'seed', 'epoch', *METRICS, 'mask AP', 'hours')
+    head = ['run', 'attention', 'seed', 'epoch', *METRICS, 'mask AP', 'hours']
     found.append(Table('runs', head, rows))
     return [table for table in found if table.rows]
 
@@ -143,17 +143,15 @@ def markdown(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         results: What `compare` returns.
         pictures: Paths of plots, relative to the Markdown file.
     """
-    parts = ['## Results', EXPLAINED, _list(verdicts(results))]
+    paragraphs = map(_escape, intro(results))
+    parts = ['## Results', *paragraphs, _list(verdicts(results))]
     for table in tables(results):
         rows = [table.head, ['---'] * len(table.head), *table.rows]
         lines = [f'| {" | ".join(map(_escape, row))} |' for row in rows]
         parts += [f'**{table.title}**', '\n'.join(lines)]
-    if any(one['paper'] for one in results['configurations']):
-        parts.append(PAPER)
     parts += [f'![{Path(name).stem}](<{name}>)' for name in pictures]
     for name, lines in details(results).items():
         parts += [f'### {_escape(name)}', _list(lines)]
-    parts.append(_escape(made(results)))
     return '\n\n'.join(filter(None, parts)) + '\n'
 
 
@@ -167,15 +165,18 @@ def _escape(text: str) -> str:
     return re.sub(r'[\\|*<`[]|\b_|_\b', r'\\\g<0>', text)
 
 
-def made(results: Mapping[str, Any]) -> str:
-    """When and on what, in a line."""
+def intro(results: Mapping[str, Any]) -> list[str]:
+    """When and on what the trainings ran, and how to read the numbers."""
     rows = results['runs']
     hours = sum(row['seconds'] or 0 for row in rows) / 3600
-    devices = sorted({str(row['device']) for row in rows if row['device']})
-    on = f' on {", ".join(devices)}' if devices else ''
-    return (
-        f'{results["created"][:10]}: {len(rows)} trainings{on}, {hours:.1f} h'
-    )
+    devices = {row['device'] for row in rows} - {None}
+    found = [
+        f'{results["created"][:10]}: {len(rows)} trainings, {hours:.1f} hours '
+        f'on {", ".join(sorted(devices)) or "an unknown device"}.',
+        EXPLAINED,
+    ]
+    papers = any(one['paper'] for one in results['configurations'])
+    return [*found, PAPER] if papers else found
 
 
 def write_csv(results: Mapping[str, Any], file: str | Path) -> None:
@@ -195,24 +196,18 @@ def write_json(results: Mapping[str, Any], file: str | Path) -> None:
 
 def write_page(
     results: Mapping[str, Any],
-    runs: Sequence[Run],
+    drawn: Mapping[str, bytes],
     file: str | Path,
     title: str,
-    folder: Path | None = None,
-) -> list[Path]:
+) -> None:
     """Write one HTML page that holds its plots.
 
     Args:
-        results: What `compare` returns for the runs.
-        runs: The runs.
+        results: What `compare` returns.
+        drawn: What `plots.draw` returns.
         file: The page.
         title: Its title.
-        folder: Keeps the plots as files, too.
-
-    Returns:
-        The files of the plots.
     """
-    drawn = plots.draw(results, runs)
     environment = Environment(
         loader=PackageLoader('mmdet_attn.study', '.'),
         autoescape=True,
@@ -222,27 +217,13 @@ def write_page(
     )
     page = environment.get_template('page.html.j2').render(
         title=title,
-        made=made(results),
-        explained=EXPLAINED,
-        paper=PAPER
-        if any(o['paper'] for o in results['configurations'])
-        else '',
+        intro=intro(results),
         verdicts=verdicts(results),
         tables=tables(results),
         details=details(results),
-        plots={
-            name: f'data:image/svg+xml;base64,{b64encode(svg).decode()}'
-            for name, svg in drawn.items()
-        },
+        plots={name: b64encode(svg).decode() for name, svg in drawn.items()},
     )
     Path(file).write_text(page, encoding='utf-8')
-    if folder is None:
-        return []
-    folder.mkdir(exist_ok=True)
-    files = [folder / f'{name.replace(" ", "_")}.svg' for name in drawn]
-    for path, svg in zip(files, drawn.values(), strict=True):
-        path.write_bytes(svg)
-    return files
 
 
 def write_results(
@@ -262,15 +243,17 @@ def write_results(
     folder = Path(folder)
     runs = study_runs(folder, rows_of_plan, facts_by_run)
     results = compare(runs)
-    write_csv(results, folder / 'results.csv')
-    write_json(results, folder / 'results.json')
-    files = write_page(
-        *(results, runs, folder / 'page.html', folder.resolve().name),
-        folder / 'plots',
-    )
-    pictures = [path.relative_to(folder).as_posix() for path in files]
+    drawn = plots.draw(results, runs)
+    (folder / 'plots').mkdir(parents=True, exist_ok=True)
+    for name, svg in drawn.items():
+        (folder / 'plots' / f'{name}.svg').write_bytes(svg)
+    pictures = [f'plots/{name}.svg' for name in drawn]
     text = markdown(results, pictures)
     (folder / 'results.md').write_text(text, encoding='utf-8')
+    write_csv(results, folder / 'results.csv')
+    write_json(results, folder / 'results.json')
+    title = folder.resolve().name
+    write_page(results, drawn, folder / 'page.html', title)
 
 
 def study_runs(
@@ -302,8 +285,3 @@ def summary_table(results: Mapping[str, Any]) -> RichTable:
             found['verdict'] if found else '; '.join(one['notes']),
         )
     return table
-
-
-def plot_curves(runs: Sequence[Run], file: str | Path) -> None:
-    """Plot loss and AP over epochs to a picture."""
-    plots.curves(compare(runs), runs).savefig(file, dpi=120)

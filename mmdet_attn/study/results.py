@@ -90,8 +90,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     groups: dict[tuple, Configuration] = {}
     for run in runs:
         base, label = run.row['base'], run.row['attention']
-        every = {} if run.plan else {**settings(run.facts), 'seed': None}
-        key = base, label, json.dumps(every, sort_keys=True, default=str)
+        key = base, label, '' if run.plan else _shared(run)
         new = Configuration(base, label, label == PLAIN, [])
         groups.setdefault(key, new).runs.append(run)
     found = list(groups.values())
@@ -107,6 +106,16 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
         if labels[one.name] > 1:
             one.attention += f' ({one.first.name})'
     return sorted(found, key=lambda one: (one.base, not one.plain))
+
+
+def _shared(run: Run) -> str:
+    """The settings that the runs of a configuration share."""
+    shared = {
+        key: value
+        for key, value in settings(run.facts).items()
+        if key not in ('seed', 'device') and not key.startswith('versions.')
+    }
+    return json.dumps(shared, sort_keys=True)
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
@@ -162,27 +171,59 @@ def _configuration(one: Configuration, every: list[Configuration]) -> dict:
         'settings': [],
         'paper': {},
         'paper_settings': [],
-        'notes': [
-            f'{row["run"]} is not finished (epoch {row["epoch"]} of '
-            f'{row["epochs"]}) and not compared'
-            for row in rows
-            if not row['finished'] and row['epochs']
-        ],
+        'notes': _notes(one),
     }
-    if paper := row_of(model, _data(one)[0]):
+    if paper := row_of(model, facts):
         found['paper'] = paper_gain(paper)
-        found['paper_settings'] = differences(facts, shipped(paper))
+        found['paper_settings'] = differences(facts, shipped(paper, facts))
         found['notes'] += [NOTES[paper]] if paper in NOTES else []
     if not one.plain:
         found |= _beside(one, _baseline(one, every), found['notes'])
     return found
 
 
-def _data(one: Configuration) -> tuple[str, str]:
-    """What tells its validation set from another one."""
-    config = one.first.facts.get('config') or {}
-    dataset = (config.get('val_dataloader') or {}).get('dataset') or {}
-    return str(dataset.get('ann_file')), str(dataset.get('metainfo'))
+def _notes(one: Configuration) -> list[str]:
+    """What a reader must know of its runs."""
+    notes = []
+    for run in one.runs:
+        row = run.row
+        if not row['finished'] and row['epochs']:
+            notes.append(
+                f'{run.name} is not finished (epoch {row["epoch"]} of '
+                f'{row["epochs"]}) and not compared'
+            )
+        changes = [
+            change
+            for start in run.facts.get('starts') or ()
+            for change in start.get('changed') or ()
+        ]
+        for key, here, there in changes:
+            notes.append(
+                f'{run.name} was resumed with {key}: {here}, before: {there}'
+            )
+        if run is one.first or not run.facts:
+            continue
+        for key, here, there in differences(run.facts, one.first.facts):
+            if key != 'seed':
+                notes.append(
+                    f'{key}: {here} in {run.name}, {there} in {one.first.name}'
+                )
+    return notes
+
+
+def _same_data(one: Configuration, other: Configuration) -> bool:
+    """Whether both were evaluated on the same annotations."""
+    found = []
+    for facts in (one.first.facts, other.first.facts):
+        dataset = facts['config']['val_dataloader']['dataset']
+        while 'dataset' in dataset:
+            dataset = dataset['dataset']
+        names = dataset.get('ann_file'), dataset.get('metainfo')
+        found.append(((facts.get('annotations') or {}).get('val'), names))
+    (digest, names), (its_digest, its_names) = found
+    if digest and its_digest:
+        return digest == its_digest
+    return names == its_names
 
 
 def _baseline(
@@ -194,8 +235,11 @@ def _baseline(
         for other in every
         if other.plain
         and other.base == one.base
-        and (one.first.plan or _data(other) == _data(one))
+        and (one.first.plan or _same_data(one, other))
     ]
+
+    if one.first.plan:
+        return found[0]
 
     def unlike(other: Configuration) -> int:
         return len(differences(one.first.facts, other.first.facts))
@@ -241,9 +285,10 @@ def _beside(
     pairs = sorted(done.keys() & there.keys())
     both = [(done[seed], there[seed]) for seed in pairs]
     differs = {
-        key: [key, here, other]
+        each.key: each
         for run, its in both
-        for key, here, other in differences(run.facts, its.facts)
+        for each in differences(run.facts, its.facts)
+        if not each.of_attention
     }
     return {
         'baseline': base.name,
@@ -274,7 +319,10 @@ def _differences(pairs: list[tuple[Run, Run]]) -> dict[str, dict[str, Any]]:
 def _over_images(run: Run, base: Run, name: str) -> Difference | None:
     """The difference over images, if both have kept their matches."""
     kind = next(k for k, prefix in KINDS.items() if name == f'{prefix}AP')
-    mine, its = (read_matches(each.work_dir).get(kind) for each in (run, base))
+    mine, its = (
+        read_matches(each.work_dir, each.facts.get('matches')).get(kind)
+        for each in (run, base)
+    )
     if mine is None or its is None:
         return None
     mean, low, high = (100 * x for x in bootstrap_differences(mine, its))

@@ -61,9 +61,10 @@ def over_seeds(values: Sequence[float], base: Sequence[float]) -> Difference:
     """
     from scipy.stats import t
 
-    found = spread(np.subtract(values, base))
-    mean, sd, count = found['mean'], found['sd'], len(values)
-    if sd is None:
+    each, count = np.subtract(values, base), len(values)
+    mean = float(each.mean())
+    if count < 2:
         return Difference(mean, None, None, count)
-    half = float(t.isf((1 - LEVEL) / 2, count - 1)) * sd / count**0.5
+    error = float(each.std(ddof=1)) / count**0.5
+    half = float(t.isf((1 - LEVEL) / 2, count - 1)) * error
     return Difference(mean, mean - half, mean + half, count)

@@ -70,7 +70,7 @@ class Run:
 
 def percent(found: Mapping | None, metric: str) -> float | None:
     """A metric of one kind of an evaluation, in percent."""
-    value = found and found['all'].get(metric)
+    value = found['all'].get(metric) if found else None
     return None if value is None else round(100 * value, 6)
 
 
