@@ -63,5 +63,5 @@ def main(args):
     if args.csv:
         report.write_csv(results, args.csv)
     if args.page:
-        drawn = plots.draw(results, runs)
-        report.write_page(results, drawn, args.page, 'Results')
+        text = report.page(results, plots.draw(results, runs), 'Results')
+        Path(args.page).write_text(text, encoding='utf-8')

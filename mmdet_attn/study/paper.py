@@ -1,7 +1,6 @@
 """Tables 5 and 6 of the ECA-Net paper."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmdet_attn.study.table import METRICS, attention_of, base_of

@@ -194,18 +194,14 @@ def write_json(results: Mapping[str, Any], file: str | Path) -> None:
     Path(file).write_text(text + '\n', encoding='utf-8')
 
 
-def write_page(
-    results: Mapping[str, Any],
-    drawn: Mapping[str, bytes],
-    file: str | Path,
-    title: str,
-) -> None:
-    """Write one HTML page that holds its plots.
+def page(
+    results: Mapping[str, Any], drawn: Mapping[str, bytes], title: str
+) -> str:
+    """One HTML page that holds its plots.
 
     Args:
         results: What `compare` returns.
         drawn: What `plots.draw` returns.
-        file: The page.
         title: Its title.
     """
     environment = Environment(
@@ -215,7 +211,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template('page.html.j2').render(
+    return environment.get_template('page.html.j2').render(
         title=title,
         intro=intro(results),
         verdicts=verdicts(results),
@@ -223,7 +219,6 @@ def write_page(
         details=details(results),
         plots={name: b64encode(svg).decode() for name, svg in drawn.items()},
     )
-    Path(file).write_text(page, encoding='utf-8')
 
 
 def write_results(
@@ -252,8 +247,8 @@ def write_results(
     (folder / 'results.md').write_text(text, encoding='utf-8')
     write_csv(results, folder / 'results.csv')
     write_json(results, folder / 'results.json')
-    title = folder.resolve().name
-    write_page(results, drawn, folder / 'page.html', title)
+    text = page(results, drawn, folder.resolve().name)
+    (folder / 'page.html').write_text(text, encoding='utf-8')
 
 
 def study_runs(
