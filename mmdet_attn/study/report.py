@@ -123,7 +123,8 @@ def details(results: Mapping[str, Any]) -> dict[str, list[str]]:
             lines.append(f'compared with {one["baseline"]}: {method}')
         if one['weights']:
             lines.append(f'starts from {", ".join(one["weights"])}')
-        lines += [f'attention at the start: {each}' for each in one['starts']]
+        if one['start']:
+            lines.append(f'plugins at the start: {one["start"]}')
         for other, key in (
             ('the baseline', 'settings'),
             ('the paper', 'paper_settings'),
@@ -167,7 +168,7 @@ def _escape(text: str) -> str:
 
 def intro(results: Mapping[str, Any]) -> list[str]:
     """When and on what the trainings ran, and how to read the numbers."""
-    rows = results['runs']
+    rows = [row for row in results['runs'] if row['epochs']]
     hours = sum(row['seconds'] or 0 for row in rows) / 3600
     devices = {row['device'] for row in rows} - {None}
     found = [

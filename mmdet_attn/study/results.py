@@ -144,10 +144,6 @@ def _configuration(one: Configuration, every: list[Configuration]) -> dict:
     rows = [run.row for run in one.runs]
     finished = [row for row in rows if row['finished']]
     facts, model = one.first.facts, one.first.model
-    starts = Counter(
-        (plugin['type'], plugin['start'])
-        for plugin in facts.get('plugins') or ()
-    )
     found: dict[str, Any] = {
         'name': one.name,
         'base': one.base,
@@ -155,9 +151,7 @@ def _configuration(one: Configuration, every: list[Configuration]) -> dict:
         'runs': [run.name for run in one.runs],
         'seeds': sorted(one.by_seed()),
         'weights': sorted({row['weights'] for row in rows} - {None}),
-        'starts': [
-            f'{n} x {kind}: {how}' for (kind, how), n in starts.items()
-        ],
+        'start': settings(facts).get('plugins.start') if facts else None,
         'parameters': one.first.row['parameters'],
         'gflops': one.first.row['gflops'],
         'ap': {
@@ -197,9 +191,9 @@ def _notes(one: Configuration) -> list[str]:
             for start in run.facts.get('starts') or ()
             for change in start.get('changed') or ()
         ]
-        for key, here, there in changes:
+        for key, before, now in changes:
             notes.append(
-                f'{run.name} was resumed with {key}: {here}, before: {there}'
+                f'{run.name} was resumed with {key}: {now}, before: {before}'
             )
         if run is one.first or not run.facts:
             continue

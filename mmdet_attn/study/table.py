@@ -63,7 +63,7 @@ class Run:
             'processes': facts.get('processes'),
             'device': facts.get('device'),
             'weights': weights
-            and (weights['load_from'] or weights['init'] or 'none'),
+            and (weights.get('load_from') or weights['init'] or 'none'),
             'work_dir': str(self.work_dir),
         }
 
