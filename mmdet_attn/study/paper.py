@@ -1,6 +1,7 @@
 """Tables 5 and 6 of the ECA-Net paper."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from mmdet_attn.study.table import METRICS, attention_of, base_of
@@ -114,10 +115,7 @@ def shipped(row: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
     On 4 processes, which gives the paper's batch of 8.
     """
-    from mmdet_attn.config_files import CONFIGS, load_config_file
-    from mmdet_attn.study.facts import plain
-
-    config = plain(load_config_file(CONFIGS / f'{row}.py').to_dict())
+    config = _config(row)
     init = config['model']['backbone']['init_cfg']['checkpoint']
     return {
         **facts,
@@ -126,6 +124,14 @@ def shipped(row: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         'processes': 4,
         'lr_scale': 1.0,
     }
+
+
+@cache
+def _config(row: str) -> dict[str, Any]:
+    from mmdet_attn.config_files import CONFIGS, load_config_file
+    from mmdet_attn.study.facts import plain
+
+    return plain(load_config_file(CONFIGS / f'{row}.py').to_dict())
 
 
 def paper_gain(row: str) -> dict[str, float]:

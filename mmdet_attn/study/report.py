@@ -105,12 +105,15 @@ def _interval(found: Mapping | None) -> str:
 
 def verdicts(results: Mapping[str, Any]) -> list[str]:
     """A sentence for each difference, or why there is none."""
-    return [
-        f'{one["name"]}, {kind} AP: {one["differences"][name]["verdict"]}'
-        for one in results['configurations']
-        for name, kind in (('AP', 'box'), ('mask_AP', 'mask'))
-        if name in one['differences']
-    ]
+    found = []
+    for one in results['configurations']:
+        for name, kind in (('AP', 'box'), ('mask_AP', 'mask')):
+            if name in one['differences']:
+                verdict = one['differences'][name]['verdict']
+                found.append(f'{one["name"]}, {kind} AP: {verdict}')
+        if one['lacking']:
+            found.append(f'{one["name"]}: {one["lacking"]}')
+    return found
 
 
 def details(results: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -170,12 +173,11 @@ def intro(results: Mapping[str, Any]) -> list[str]:
     """When and on what the trainings ran, and how to read the numbers."""
     rows = [row for row in results['runs'] if row['epochs']]
     hours = sum(row['seconds'] or 0 for row in rows) / 3600
-    devices = {row['device'] for row in rows} - {None}
-    found = [
-        f'{results["created"][:10]}: {len(rows)} trainings, {hours:.1f} hours '
-        f'on {", ".join(sorted(devices)) or "an unknown device"}.',
-        EXPLAINED,
-    ]
+    devices = sorted({row['device'] for row in rows} - {None})
+    made = f'{results["created"][:10]}: {len(rows)} trainings'
+    made += f', {hours:.2f} hours' if hours else ''
+    made += f' on {", ".join(devices)}' if devices else ''
+    found = [f'{made}.', EXPLAINED]
     papers = any(one['paper'] for one in results['configurations'])
     return [*found, PAPER] if papers else found
 
@@ -278,6 +280,6 @@ def summary_table(results: Mapping[str, Any]) -> RichTable:
             *(one['base'], one['attention']),
             f'{len(one["seeds"])} of {len(one["runs"])}',
             _mean(one['ap'].get('AP')),
-            found['verdict'] if found else '; '.join(one['notes']),
+            found['verdict'] if found else one['lacking'],
         )
     return table

@@ -18,6 +18,10 @@ from mmdet_attn.study.settings import differences, settings
 from mmdet_attn.study.statistics import Difference, over_seeds, spread
 from mmdet_attn.study.table import KINDS, NAMES, PLAIN, Run
 
+NO_BASELINE = (
+    'no baseline: the same detector, backbone and data without attention'
+)
+
 
 @dataclass
 class Configuration:
@@ -160,6 +164,7 @@ def _configuration(one: Configuration, every: list[Configuration]) -> dict:
             if finished and all(row[name] is not None for row in finished)
         },
         'baseline': None,
+        'lacking': None,
         'pairs': [],
         'differences': {},
         'settings': [],
@@ -197,11 +202,15 @@ def _notes(one: Configuration) -> list[str]:
             )
         if run is one.first or not run.facts:
             continue
-        for key, here, there in differences(run.facts, one.first.facts):
-            if key != 'seed':
-                notes.append(
-                    f'{key}: {here} in {run.name}, {there} in {one.first.name}'
-                )
+        differs = [
+            f'{key}: {here}, {there}'
+            for key, here, there in differences(run.facts, one.first.facts)
+            if key != 'seed'
+        ]
+        if differs:
+            notes.append(
+                f'{run.name} and {one.first.name} differ: {"; ".join(differs)}'
+            )
     return notes
 
 
@@ -246,11 +255,7 @@ def _beside(
 ) -> dict[str, Any]:
     """The part of a configuration that its baseline decides."""
     if base is None:
-        notes.append(
-            'no baseline: the same detector, backbone and data without '
-            'attention'
-        )
-        return {}
+        return {'lacking': NO_BASELINE}
     done, there, begun = one.by_seed(), base.by_seed(), base.by_seed(False)
     if missing := sorted(done.keys() - begun.keys()):
         raise InputError(
@@ -262,11 +267,11 @@ def _beside(
     if one.first.plan and (
         len(done) < len(one.runs) or len(there) < len(base.runs)
     ):
-        notes.append(
+        lacking = (
             f'not complete: {len(done)} of {len(one.runs)} runs, and '
             f'{len(there)} of {len(base.runs)} of the baseline'
         )
-        return {'baseline': base.name}
+        return {'baseline': base.name, 'lacking': lacking}
     for seed in sorted(done.keys() - there.keys()):
         notes.append(f'{begun[seed].name}, its baseline, is not finished')
     if unused := sorted(there.keys() - done.keys()):
@@ -287,6 +292,7 @@ def _beside(
     return {
         'baseline': base.name,
         'pairs': pairs,
+        'lacking': None if pairs else 'no pair of finished runs',
         'settings': list(differs.values()),
         'differences': _differences(both) if both else {},
     }
