@@ -415,10 +415,7 @@ def study(folder, done):
         for attention in ('none', 'eca', 'gc')
         for seed in (0, 1)
     ]
-    report.write_results(folder, plan, done)
-    table = report.summary_table(
-        compare(report.study_runs(folder, plan, done))
-    )
+    table = report.write_results(folder, plan, done)
     cells = [list(column.cells) for column in table.columns]
     return list(zip(*cells, strict=True))
 

@@ -228,7 +228,7 @@ def write_results(
     folder: str | Path,
     rows_of_plan: Sequence[Mapping[str, Any]],
     facts_by_run: Mapping[str, Mapping[str, Any]],
-) -> None:
+) -> RichTable:
     """Write the results of a study into its folder.
 
     `results.csv`, `results.json`, `results.md`, `page.html` and `plots/`.
@@ -237,9 +237,16 @@ def write_results(
         folder: The folder of the study, with the work directories in `runs`.
         rows_of_plan: `runs` of its `plan.json`.
         facts_by_run: The facts of the runs that have started, by name.
+
+    Returns:
+        The summary for a terminal.
     """
     folder = Path(folder)
-    runs = study_runs(folder, rows_of_plan, facts_by_run)
+    runs = [
+        Run(name, folder / 'runs' / name, facts_by_run.get(name) or {}, row)
+        for row in rows_of_plan
+        for name in [row['name']]
+    ]
     results = compare(runs)
     drawn = plots.draw(results, runs)
     (folder / 'plots').mkdir(parents=True, exist_ok=True)
@@ -252,23 +259,7 @@ def write_results(
     write_json(results, folder / 'results.json')
     text = page(results, drawn, folder.resolve().name)
     (folder / 'page.html').write_text(text, encoding='utf-8')
-
-
-def study_runs(
-    folder: Path,
-    rows_of_plan: Sequence[Mapping[str, Any]],
-    facts_by_run: Mapping[str, Mapping[str, Any]],
-) -> list[Run]:
-    """The runs of a study, as `compare` takes them."""
-    return [
-        Run(
-            row['name'],
-            folder / 'runs' / row['name'],
-            facts_by_run.get(row['name']) or {},
-            row,
-        )
-        for row in rows_of_plan
-    ]
+    return summary_table(results)
 
 
 def summary_table(results: Mapping[str, Any]) -> RichTable:
