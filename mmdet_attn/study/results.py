@@ -13,7 +13,7 @@ import numpy as np
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.facts import read_facts
 from mmdet_attn.study.matches import bootstrap_differences, read_matches
-from mmdet_attn.study.paper import NOTES, paper_gain, row_of, shipped
+from mmdet_attn.study.paper import NOTES, paper_gain, row_of, unlike_paper
 from mmdet_attn.study.settings import differences, settings
 from mmdet_attn.study.statistics import Difference, over_seeds, spread
 from mmdet_attn.study.table import KINDS, NAMES, PLAIN, Run
@@ -170,7 +170,7 @@ def _configuration(one: Configuration, every: list[Configuration]) -> dict:
     }
     if paper := row_of(model, facts):
         found['paper'] = paper_gain(paper)
-        found['paper_settings'] = differences(facts, shipped(paper, facts))
+        found['paper_settings'] = unlike_paper(paper, facts)
         found['notes'] += [NOTES[paper]] if paper in NOTES else []
     if not one.plain:
         found |= _beside(one, _baseline(one, every), found['notes'])
