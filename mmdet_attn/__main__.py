@@ -17,7 +17,7 @@ COMMANDS = {
     'complexity': "parameters and GFLOPs, beside the paper's",
     'benchmark': 'time and memory of attention, as ratios',
     'visualize-attention': 'show what attention does in images: one page',
-    'compare-results': "results of trainings, beside the paper's",
+    'compare-results': 'AP of trainings, and differences with intervals',
     'make-shapes': 'render a small data set of coloured shapes',
     'convert-checkpoint': 'convert an official checkpoint',
     'publish-model': 'make a checkpoint of a training fit to be published',
