@@ -149,29 +149,30 @@ def run(study: Study, estimate: float) -> None:
             live = stack.enter_context(
                 Live(console=console, auto_refresh=False)
             )
-        shown = {'time': 0.0, 'words': {}}
+        words: dict[str, str] = {}
+        due = 0.0
 
         def show() -> None:
-            now = time.monotonic()
-            if now - shown['time'] < 2:
+            nonlocal words, due
+            if time.monotonic() < due:
                 return
-            shown['time'] = now
+            due = time.monotonic() + 2
             states = states_of(study)
             if console.is_terminal:
                 table = status_table(study, states)
-                line = Text(summary(study, states, estimate))
-                live.update(Group(table, line), refresh=True)
+                text = Text(summary(study, states, estimate))
+                live.update(Group(table, text), refresh=True)
                 return
+            before = words
             words = {name: state.word for name, state in states.items()}
             for name, word in words.items():
-                if shown['words'].get(name, 'waiting') != word:
+                if before.get(name, 'waiting') != word:
                     ap = states[name].ap
                     what = states[name].error or (
                         '' if ap is None else f'box AP {ap:.1f}'
                     )
                     line = summary(study, states, estimate)
                     print(f'{name} {word} {what}\n  {line}', flush=True)
-            shown['words'] = words
 
         try:
             run_all(study, todo, show)
@@ -182,7 +183,7 @@ def run(study: Study, estimate: float) -> None:
                 flush=True,
             )
             raise
-        shown['time'] = 0.0
+        due = 0.0
         show()
     results(study)
     failed = [n for n, s in states_of(study).items() if s.word == 'failed']

@@ -259,4 +259,5 @@ def load_batches(cfg: Config) -> tuple[list, int, int]:
             loader.pop('prefetch_factor', None)
             loaders.append(Runner.build_dataloader(loader, seed=0))
     batches = list(itertools.islice(itertools.cycle(loaders[0]), 2))
-    return batches, *(len(loader.dataset) for loader in loaders)
+    images, *rest = [len(loader.dataset) for loader in loaders]
+    return batches, images, sum(rest)

@@ -86,14 +86,15 @@ def state_of(folder: Path) -> State:
     failed = read_json(folder / FAILED)
     word = 'stopped' if step else 'waiting'
     if facts.get('finished'):
-        word, done = 'finished', 1.0
+        word, done, step = 'finished', 1.0, (epochs or 0) * (length or 0)
     elif is_locked(folder):
         word = 'running'
     elif failed:
         word = 'failed'
+    epoch = step // length + 1 if length else 0
     return State(
         word,
-        epochs if word == 'finished' else step // length + 1 if length else 0,
+        min(epoch, epochs) if epochs else epoch,
         epochs,
         done,
         _seconds(folder, facts),
