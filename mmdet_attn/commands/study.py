@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -22,7 +23,9 @@ from mmdet_attn.cli import require_stack
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.plan import Study, read_study
 from mmdet_attn.study.status import (
+    State,
     duration,
+    errors,
     states_of,
     status_table,
     summary,
@@ -67,15 +70,26 @@ def main(args):
     if args.action == 'results':
         return results(study)
     require_stack()
-    study.folder.mkdir(parents=True, exist_ok=True)
-    if not args.dry_run:
-        from mmdet_attn.training.alone import lock
-
-        lock(str(study.folder), 'none')
+    take(study)
     estimate = prepare(study)
     if args.dry_run:
         return None
     return run(study, estimate)
+
+
+def take(study: Study) -> None:
+    """Keep other commands from running the same study."""
+    from mmdet_attn.training.alone import take_lock
+
+    holder, failure = take_lock(str(study.folder))
+    if failure:
+        raise InputError(f'{study.folder} cannot be written: {failure}.')
+    if holder:
+        raise InputError(
+            f'{study.folder}: another command runs this study ({holder}): '
+            f'wait for it, or end it. mmdet-attn study status {study.folder} '
+            'shows how far it is.'
+        )
 
 
 def prepare(study: Study) -> float:
@@ -135,79 +149,95 @@ def prepare(study: Study) -> float:
 
 def run(study: Study, estimate: float) -> None:
     """Run what has not finished, show it, and write the results."""
-    states = states_of(study)
-    todo = [
-        each for each in study.runs if states[each.name].word != 'finished'
-    ]
     if study.launch['kind'] == 'slurm':
         from mmdet_attn.study.slurm_array import run_there as run_all
     else:
         from mmdet_attn.study.execute import run_here as run_all
-    console = Console()
-    with contextlib.ExitStack() as stack:
-        if console.is_terminal:
-            live = stack.enter_context(
-                Live(console=console, auto_refresh=False)
-            )
-        words: dict[str, str] = {}
-        due = 0.0
-
-        def show() -> None:
-            nonlocal words, due
-            if time.monotonic() < due:
-                return
-            due = time.monotonic() + 2
-            states = states_of(study)
-            if console.is_terminal:
-                table = status_table(study, states)
-                text = Text(summary(study, states, estimate))
-                live.update(Group(table, text), refresh=True)
-                return
-            before = words
-            words = {name: state.word for name, state in states.items()}
-            for name, word in words.items():
-                if before.get(name, 'waiting') != word:
-                    ap = states[name].ap
-                    what = states[name].error or (
-                        '' if ap is None else f'box AP {ap:.1f}'
-                    )
-                    line = summary(study, states, estimate)
-                    print(f'{name} {word} {what}\n  {line}', flush=True)
-
-        try:
-            run_all(study, todo, show)
-        except KeyboardInterrupt:
-            print(
-                '\nStopped. The same command carries on: mmdet-attn study '
-                f'{study.folder}',
-                flush=True,
-            )
-            raise
-        due = 0.0
-        show()
-    results(study)
-    failed = [n for n, s in states_of(study).items() if s.word == 'failed']
-    if failed:
+    states = states_of(study)
+    todo = [e for e in study.runs if states[e.name].word != 'finished']
+    with shown(study, estimate) as show:
+        run_all(study, todo, show)
+    states = states_of(study)
+    rest = [n for n, state in states.items() if state.word != 'finished']
+    if rest:
+        print(*errors(states), sep='\n')
         raise InputError(
-            f'{len(failed)} of {len(study.runs)} trainings failed '
-            f'({", ".join(failed[:3])}): mmdet-attn study status '
+            f'{len(rest)} of {len(states)} trainings have not finished '
+            f'({", ".join(rest[:3])}): mmdet-attn study status '
             f'{study.folder} shows why; the same command tries them again.'
         )
+    results(study)
+
+
+@contextlib.contextmanager
+def shown(
+    study: Study, estimate: float = float('nan')
+) -> Iterator[Callable[[], None]]:
+    """Show how far the trainings are whenever the result is called.
+
+    A terminal gets a table that changes, a file a line for each change.
+    """
+    console = Console()
+    words: dict[str, str] = {}
+    due = 0.0
+
+    def show() -> None:
+        nonlocal words, due
+        if time.monotonic() < due:
+            return
+        due = time.monotonic() + 2
+        states = states_of(study)
+        line = summary(study, states, estimate)
+        if console.is_terminal:
+            live.update(view(study, states, console, line), refresh=True)
+            return
+        before = words
+        words = {name: state.word for name, state in states.items()}
+        for name, word in words.items():
+            if before.get(name, 'waiting') != word:
+                ap = states[name].ap
+                what = states[name].error or (
+                    '' if ap is None else f'box AP {ap:.1f}'
+                )
+                print(f'{name} {word} {what}\n  {line}', flush=True)
+
+    with Live(console=console, auto_refresh=False) as live:
+        yield show
+        due = 0.0
+        show()
+
+
+def view(
+    study: Study, states: dict[str, State], console: Console, line: str
+) -> Group:
+    """What is shown again and again: no more than a terminal has lines."""
+    failed = errors(states)[:3]
+    table = status_table(study, states, max(3, console.height - 9))
+    short = [Text(e, no_wrap=True, overflow='ellipsis') for e in failed]
+    return Group(table, *short, Text(line))
 
 
 def show_status(study: Study, watch: bool) -> None:
     """Show how far each training is."""
+    if watch:
+        with shown(study) as show:
+            while busy(study):
+                show()
+                time.sleep(1)
     console = Console()
     if not console.is_terminal:
-        console.width = max(console.width, 140)
-    while True:
-        states = states_of(study)
-        console.print(status_table(study, states))
-        console.print(summary(study, states))
-        words = {state.word for state in states.values()}
-        if not watch or words <= {'finished', 'failed'}:
-            return
-        time.sleep(5)
+        console.width = max(console.width, 120)
+    states = states_of(study)
+    console.print(status_table(study, states))
+    for line in errors(states):
+        console.print(Text(line))
+    console.print(summary(study, states))
+
+
+def busy(study: Study) -> bool:
+    """Whether a training has not ended."""
+    words = {state.word for state in states_of(study).values()}
+    return not words <= {'finished', 'failed'}
 
 
 def results(study: Study) -> None:
