@@ -19,7 +19,6 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from mmdet_attn.cli import require_stack
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.plan import Study, read_study
 from mmdet_attn.study.status import (
@@ -69,6 +68,8 @@ def main(args):
         return show_status(study, args.watch)
     if args.action == 'results':
         return results(study)
+    from mmdet_attn.cli import require_stack
+
     require_stack()
     take(study)
     estimate = prepare(study)
