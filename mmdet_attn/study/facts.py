@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -22,6 +23,9 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
 from mmdet_attn.datasets.coco_folder import dicts_in
+from mmdet_attn.errors import InputError
+from mmdet_attn.study.matches import matches_of, write_matches
+from mmdet_attn.study.settings import compare, settings
 from mmdet_attn.weights.plugins import (
     plugins_of,
     remember_loaded,
@@ -115,6 +119,9 @@ class FactsHook(Hook):
     written; a training that resumes from it carries on from there.
     """
 
+    def __init__(self) -> None:
+        self.history: dict[str, Any] = {}
+
     def before_run(self, runner: Any) -> None:
         self.loaded = remember_loaded(_network(runner))
 
@@ -136,17 +143,27 @@ class FactsHook(Hook):
             'lr': [],
             'loss': [],
             'evaluations': [],
+            'matches': None,
         }
+        self.fixed = _fixed(runner)
         now = datetime.now().astimezone().isoformat(timespec='seconds')
+        mine = settings({**self.fixed, **self.history})
+        before = self.history.get('settings') or mine
+        self.history['settings'] = mine
         self.history['starts'].append(
-            {'folder': runner.timestamp, 'iteration': runner.iter, 'at': now}
+            {
+                'folder': runner.timestamp,
+                'iteration': runner.iter,
+                'at': now,
+                'changed': [list(d) for d in compare(before, mine)],
+            }
         )
         hub.update_info(HISTORY, self.history)
-        self.fixed = _fixed(runner)
         self._write(runner)
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        if torch.cuda.is_initialized():  # mmengine resets the peak
+        # mmengine resets the peak when it logs.
+        if self.history and torch.cuda.is_initialized():
             self._measure()
 
     @_harmless
@@ -171,15 +188,24 @@ class FactsHook(Hook):
         self._measure()
 
     @_harmless
+    def before_val(self, runner: Any) -> None:
+        for metric in _metrics(runner):
+            metric.keep = True
+
+    @_harmless
     def after_val_epoch(
         self, runner: Any, metrics: dict[str, Any] | None = None
     ) -> None:
-        evaluator = getattr(runner.val_loop, 'evaluator', None)
-        reports = [
-            metric.report
-            for metric in getattr(evaluator, 'metrics', ())
-            if hasattr(metric, 'report')
-        ]
+        reports, matches = [], {}
+        for metric in _metrics(runner):
+            reports.append(metric.report)
+            while metric.evaluators:  # they are large
+                kind, evaluator = metric.evaluators.popitem()
+                matches[kind] = matches_of(evaluator)
+        self.history['matches'] = None
+        if matches:
+            digest = write_matches(runner.work_dir, matches)
+            self.history['matches'] = digest
         epoch = runner.epoch if _by_epoch(runner) else None
         done = self.history['evaluations']
         # A resume may repeat the last one.
@@ -215,6 +241,7 @@ class FactsHook(Hook):
     def _write(self, runner: Any, finished: bool = False) -> None:
         self.before_saving(runner)
         history = dict(self.history)
+        del history['settings']
         schedule = {**self.fixed['schedule'], 'lr': history.pop('lr')}
         facts = {
             **self.fixed,
@@ -231,6 +258,7 @@ def _fixed(runner: Any) -> dict[str, Any]:
     cfg, loader = runner.cfg, runner.train_dataloader
     batch = getattr(loader.batch_sampler, 'batch_size', None)
     filename = cfg.filename or runner.work_dir
+    val = runner.val_loop
     scale, base = 1.0, runner.auto_scale_lr or {}
     if base.get('enable') and batch:
         scale = runner.world_size * batch / base['base_batch_size']
@@ -244,6 +272,10 @@ def _fixed(runner: Any) -> dict[str, Any]:
             'iterations_per_epoch': len(loader) if _by_epoch(runner) else None,
             'batch_size': batch and batch * runner.world_size,
         },
+        'annotations': {
+            'train': _annotations(loader.dataset),
+            'val': val and _annotations(val.dataloader.dataset),
+        },
         'parameters': sum(p.numel() for p in _network(runner).parameters()),
         'seed': runner.seed,
         'processes': runner.world_size,
@@ -253,26 +285,48 @@ def _fixed(runner: Any) -> dict[str, Any]:
     }
 
 
+def _annotations(dataset: Any) -> str | None:
+    """The SHA-256 of the annotation files of a data set."""
+    parts = [*getattr(dataset, 'datasets', ())]
+    if hasattr(dataset, 'dataset'):
+        parts.append(dataset.dataset)
+    file = str(getattr(dataset, 'ann_file', None) or '')
+    found = [_annotations(part) for part in parts]
+    found.append(sha256(file) if Path(file).is_file() else None)
+    return '-'.join(digest for digest in found if digest) or None
+
+
 def _weights(runner: Any) -> dict[str, str | None]:
     """The weights of a first start."""
-    init = ', '.join(
-        dict.fromkeys(
-            str(node['checkpoint'])
-            for node in dicts_in(runner.cfg.get('model'))
-            if str(node.get('type')).endswith('Pretrained')
-            and node.get('checkpoint')
-        )
-    )
-    found = {}
+    found: dict[str, str | None] = {}
+    init = init_of(runner.cfg)
     for key, address in (('init', init), ('load_from', runner._load_from)):
-        known = address and Path(address).is_file()
+        file = Path(address or '')
         found[key] = str(address) if address else None
-        found[f'{key}_sha256'] = sha256(address) if known else None
+        found[f'{key}_sha256'] = sha256(file) if file.is_file() else None
     return found
+
+
+def init_of(cfg: Config) -> str | None:
+    """The weights that parts of a model load before a training."""
+    found = [
+        str(node['checkpoint'])
+        for node in dicts_in(cfg.get('model'))
+        if str(node.get('type')).endswith('Pretrained')
+        and node.get('checkpoint')
+    ]
+    return ', '.join(dict.fromkeys(found)) or None
 
 
 def _by_epoch(runner: Any) -> bool:
     return not isinstance(runner.train_loop, IterBasedTrainLoop)
+
+
+def _metrics(runner: Any) -> list[Any]:
+    """The metrics of a validation that are ours."""
+    evaluator = getattr(runner.val_loop, 'evaluator', None)
+    metrics = getattr(evaluator, 'metrics', ())
+    return [metric for metric in metrics if hasattr(metric, 'evaluators')]
 
 
 def _network(runner: Any) -> nn.Module:
@@ -300,3 +354,33 @@ def _memory() -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == 'darwin' else 2**10), 1)
+
+
+def read_facts(work_dir: str | Path) -> dict[str, Any]:
+    """The facts of a training, from its work directory.
+
+    Without `facts.json` they come from the logs of mmengine, which lack some:
+    what is unknown is None.
+
+    Raises:
+        InputError: The folder holds no training, or a file is damaged.
+    """
+    file = Path(work_dir, NAME)
+    if not file.exists():
+        from mmdet_attn.study.old_logs import read_logs
+
+        return read_logs(work_dir)
+    try:
+        facts = json.loads(file.read_text(encoding='utf-8'))
+        schema = int(facts['schema'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f'{file} cannot be read as the facts of a training ({error}): '
+            'move it away, and what the logs beside it have is taken.'
+        ) from None
+    if schema > SCHEMA:
+        raise InputError(
+            f'{file} is of a newer mmdet_attn (schema {schema}, this one '
+            f'reads up to {SCHEMA}): update mmdet_attn.'
+        )
+    return facts
