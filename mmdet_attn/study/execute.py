@@ -19,6 +19,7 @@ from mmdet_attn.study.plan import Run, Study
 from mmdet_attn.study.status import FAILED, LOG, is_locked, state_of
 from mmdet_attn.weights.save import write_bytes
 
+PAUSE = 0.5  # seconds between two looks at the trainings
 # Opened before a fork: a child must not load anything until its exec.
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
@@ -232,7 +233,7 @@ def run_here(
                         folder = study.work_dir(child.run)
                         note_end(folder, status, child.since)
             show()
-            time.sleep(0.5)
+            time.sleep(PAUSE)
     finally:
         for child in active:  # after an error
             with contextlib.suppress(ProcessLookupError):

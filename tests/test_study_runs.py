@@ -1,0 +1,241 @@
+"""A study that is killed, stopped and carried on, here and on Slurm."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import DEMO, NO_WORKERS, ROOT, once_per_run
+from slurm import NoSlurmError, start_slurm, wait_until
+
+from mmdet_attn.commands import study as command
+from mmdet_attn.errors import InputError, user_errors
+from mmdet_attn.study import execute
+from mmdet_attn.study.plan import Run, Study, read_study
+from mmdet_attn.study.status import is_locked, states_of
+
+ITERATIONS = 4
+# It keeps to what a real training does: a lock, a checkpoint after each
+# iteration, SIGTERM after the next one, facts at its end.
+TRAINING = """
+import fcntl, os, signal, sys, time
+os.chdir(sys.argv[1])
+lock = open('lock', 'a')
+try:
+    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    open('refused', 'a')
+    sys.exit('the lock is held')
+if os.path.exists('facts.json'):
+    open('repeated', 'a')
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+if os.path.exists('fails'):
+    os.remove('fails')
+    sys.exit('it fails once')
+steps = open('steps', 'ab', buffering=0)
+while steps.tell() < int(sys.argv[2]):
+    time.sleep(0.01)
+    steps.write(b'.')
+    if stopped:
+        sys.exit(143)
+with open('facts.part', 'w') as file:
+    file.write('{"finished": true}')
+os.rename('facts.part', 'facts.json')
+"""
+slow = pytest.mark.slow
+
+
+def dummies(folder: Path, count: int, at_once: int) -> Study:
+    """A study of which nothing is built."""
+    runs = [Run({'name': 'a'}, {'name': 'none'}, s) for s in range(count)]
+    launch = {'kind': 'local', 'gpus': 0, 'at_once': at_once, 'cores': 1}
+    return Study('dummies', folder, None, {}, launch, runs, '')
+
+
+class Call:
+    """The command `study`, in a process of its own.
+
+    A fork: it need not import everything again.
+    """
+
+    def __init__(self, study: Study, log: Path) -> None:
+        self.study = study
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 70
+            try:
+                output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                sys.stdout, sys.stderr = (open(n, 'w') for n in (1, 2))
+                with user_errors():
+                    command.take(study)
+                    command.run(study, 1.0)
+                status = 0
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+
+    def end(self, number: int = 0) -> int:
+        """Send a signal, and wait; the exit status as of `Popen`."""
+        if number:
+            os.kill(self.pid, number)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def trainings(folder: Path) -> list[int]:
+    """The processes whose command line names a folder."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            words = (path / 'cmdline').read_bytes().split(b'\0')
+            if any(str(folder).encode() in word for word in words):
+                found.append(int(path.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Trainings of a few milliseconds, eight at once on any machine."""
+    cores = execute.available_cores()
+    monkeypatch.setattr(execute, 'available_cores', lambda: cores * 8)
+    monkeypatch.setattr(execute, 'PAUSE', 0.01)
+    monkeypatch.setattr(command, 'results', lambda study: None)
+    python = [sys.executable, '-S', '-E', '-c', TRAINING]
+    monkeypatch.setattr(
+        execute,
+        'command',
+        lambda study, run: [
+            *(*python, str(study.work_dir(run)), str(ITERATIONS))
+        ],
+    )
+
+
+def test_killed_at_random_moments(tmp_path, fake):
+    """200 trainings: none is lost, none is done twice."""
+    seed = random.SystemRandom().randrange(10**6)
+    print(f'seed {seed}')
+    chance = random.Random(seed)
+    study = dummies(tmp_path / 'study', 200, 8)
+    for run in chance.sample(study.runs, 5):
+        study.work_dir(run).mkdir(parents=True)
+        (study.work_dir(run) / 'fails').touch()
+    ends = []
+    for _ in range(12):
+        call = Call(study, tmp_path / 'log')
+        time.sleep(chance.uniform(0.05, 0.4))
+        whom = chance.choice(['study', 'training', 'both'])
+        victims = trainings(study.folder / 'runs')
+        if whom != 'study' and victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(victims), signal.SIGKILL)
+        if whom != 'training':
+            how = chance.choice(
+                [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+            )
+            ends.append(call.end(how))
+        else:
+            time.sleep(0.1)
+            ends.append(call.end(signal.SIGINT))
+    for _ in range(3):  # what has failed is tried again by the next one
+        ends.append(Call(study, tmp_path / 'log').end())
+    print(ends, (tmp_path / 'log').read_text()[-3000:])
+    assert ends[-1] == 0
+    assert set(ends) <= {0, 2, 143, -signal.SIGKILL, -signal.SIGINT}
+    states = states_of(study)
+    assert {state.word for state in states.values()} == {'finished'}
+    for run in study.runs:
+        folder = study.work_dir(run)
+        assert (folder / 'steps').stat().st_size == ITERATIONS, run
+        assert not (folder / 'repeated').exists(), run
+        assert not (folder / 'refused').exists(), run
+        assert not (folder / 'fails').exists(), run
+    assert not trainings(study.folder)
+
+
+def test_failed_trainings(tmp_path, fake):
+    """They do not stop the others, and only the next call tries again."""
+    study = dummies(tmp_path / 'study', 6, 2)
+    for run in study.runs[:2]:
+        study.work_dir(run).mkdir(parents=True)
+        (study.work_dir(run) / 'fails').touch()
+    log = tmp_path / 'log'
+    assert Call(study, log).end() == 2
+    text = log.read_text()
+    assert '2 of 6 trainings have not finished (a_none_seed0' in text
+    assert 'a_none_seed1: it fails once' in text
+    states = states_of(study)
+    assert [s.word for s in states.values()] == ['failed'] * 2 + [
+        'finished'
+    ] * 4
+    assert Call(study, log).end() == 0
+    assert not any(s.error for s in states_of(study).values())
+
+
+def test_ends_without_a_result(tmp_path, fake, monkeypatch):
+    study = dummies(tmp_path / 'study', 2, 2)
+    words = iter([['true'], ['sh', '-c', 'echo said; kill -9 $$']])
+    monkeypatch.setattr(execute, 'command', lambda *_: next(words))
+    execute.run_here(study, study.runs, lambda: None)
+    assert [state.error for state in states_of(study).values()] == [
+        'ended without a result: it has said nothing',
+        'ended by SIGKILL',
+    ]
+
+
+def test_one_command_at_a_time(tmp_path, fake):
+    """Another one is refused; it waits for what a killed one has left."""
+    study = dummies(tmp_path / 'study', 1, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        # One that nothing but SIGKILL ends.
+        stubborn = TRAINING.replace('.append(1)', '.copy()')
+        python = [sys.executable, '-S', '-E', '-c', stubborn]
+        folder = str(study.work_dir(study.runs[0]))
+        patch.setattr(execute, 'command', lambda *_: [*python, folder, '300'])
+        first = Call(study, tmp_path / 'first')
+        wait_until(lambda: Path(folder, 'steps').exists(), 20)
+    assert Call(study, tmp_path / 'second').end() == 2
+    text = (tmp_path / 'second').read_text()
+    assert 'another command runs this study' in text
+    assert str(first.pid) in text
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert is_locked(Path(folder))
+    assert Call(study, tmp_path / 'third').end() == 0
+    assert Path(folder, 'steps').stat().st_size == 300
+    assert not Path(folder, 'refused').exists()
+    assert not Path(folder, 'repeated').exists()
+
+
+def test_ctrl_c_twice(tmp_path, fake, monkeypatch):
+    """The second one ends trainings that do not stop."""
+    study = dummies(tmp_path / 'study', 3, 2)
+    monkeypatch.setattr(
+        execute,
+        'command',
+        lambda *_: [
+            'sh',
+            '-c',
+            'trap "" TERM; touch "$0"; sleep 60',
+            str(tmp_path / 'there'),
+        ],
+    )
+    call = Call(study, tmp_path / 'log')
+    wait_until((tmp_path / 'there').exists, 20)
+    os.kill(call.pid, signal.SIGINT)
+    time.sleep(0.2)
+    assert call.end(signal.SIGINT) == -signal.SIGINT
+    assert 'The same command carries on' in (tmp_path / 'log').read_text()
+    states = states_of(study)
+    assert {state.word for state in states.values()} == {'waiting'}
