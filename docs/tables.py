@@ -15,10 +15,11 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / 'mmdet_attn' / 'plugins'
@@ -148,22 +149,17 @@ def hosts() -> list[Host]:
     return [Host(**row) for row in facts()['hosts']]
 
 
-def paper_tables() -> dict[str, dict[str, list[float | None]]]:
+def paper_tables() -> dict[str, dict[str, Any]]:
     """The tables of the ECA-Net paper, read from the source."""
-    file = ROOT / 'mmdet_attn' / 'study' / 'results' / 'paper.py'
-    tables = {}
-    for node in ast.parse(file.read_text(encoding='utf-8')).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            names, rows = node.value.keys, node.value.values
-            tables[node.targets[0].id] = {
-                name.value: [ast.literal_eval(cell) for cell in row.args]
-                for name, row in zip(names, rows, strict=True)
-                if isinstance(row, ast.Call)
-            }
-    return tables
+    file = ROOT / 'mmdet_attn' / 'study' / 'paper.py'
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(file.read_text(encoding='utf-8')).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+    }
 
 
-def paper_rows() -> dict[str, list[float | None]]:
+def paper_rows() -> dict[str, Sequence[float | None]]:
     """Table 5, with the rows of each network together."""
     tables = paper_tables()
     rows = tables['TABLE_5'] | tables['FROM_GCNET']

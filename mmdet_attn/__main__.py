@@ -17,7 +17,7 @@ COMMANDS = {
     'complexity': "parameters and GFLOPs, beside the paper's",
     'benchmark': 'time and memory of attention, as ratios',
     'visualize-attention': 'show what attention does in images: one page',
-    'compare-results': "results of trainings, beside the paper's",
+    'compare-results': 'AP of trainings, and differences with intervals',
     'identity-start': 'compare two starts of attention in a detector',
     'make-shapes': 'render a small data set of coloured shapes',
     'convert-checkpoint': 'convert an official checkpoint',

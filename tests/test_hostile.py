@@ -114,7 +114,7 @@ def test_names_do_not_steer_a_terminal():
 
 def test_markdown_of_names():
     """Neither a terminal nor a page of the Markdown can be steered."""
-    from mmdet_attn.study.results.markdown import _escape
+    from mmdet_attn.study.report import _escape
 
     shown = _escape('[red]<script>\x1b[2J\n# a | `b`')
     assert shown == r'\[red]\<script>\\x1b\[2J # a \| \`b\`'

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, run_tool, user_error
 
 from mmdet_attn.errors import EXTRAS
-from mmdet_attn.study.results.paper import TABLE_5
+from mmdet_attn.study.paper import TABLE_5
 
 
 def python(code, **env):

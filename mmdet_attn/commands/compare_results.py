@@ -1,7 +1,6 @@
-"""Compare trainings, finished or not, with the ECA-Net paper."""
+"""Compare trainings: AP, and differences to a baseline with intervals."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -9,56 +8,60 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from mmdet_attn.cli import check_output
-from mmdet_attn.study.results.compare import compare
-from mmdet_attn.study.results.curves import plot_comparison
-from mmdet_attn.study.results.data import as_json
-from mmdet_attn.study.results.markdown import markdown
+from mmdet_attn.study import plots, report
+from mmdet_attn.study.results import compare, read_runs
 
 
 def make_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='Give a training with attention together with its baseline '
-        '(the same detector and backbone without attention): only the gain '
-        "can be compared fairly with the paper's.",
+        epilog='Give trainings with attention together with their baseline: '
+        'the same detector, backbone and data without attention. Runs are '
+        'paired by seed.',
     )
     parser.add_argument(
         'work_dir',
         nargs='+',
         metavar='WORK_DIR',
-        help='the --work-dir of a training; its config decides which row of '
-        'the paper it is, not its name',
+        help='the --work-dir of a training; its facts decide what it is '
+        'compared with, not its name',
     )
-    parser.add_argument(
-        '--markdown', metavar='FILE.md', help='write the report to this file'
-    )
-    parser.add_argument(
-        '--json', metavar='FILE.json', help='write everything as data'
-    )
-    parser.add_argument(
-        '--plot',
-        metavar='FILE.png',
-        help='plot loss, learning rate and AP over epochs',
-    )
+    for flag, what in (
+        ('--markdown FILE.md', 'write the report to this file'),
+        ('--json FILE.json', 'write everything as data'),
+        ('--csv FILE.csv', 'write a table with a row for each training'),
+        ('--page FILE.html', 'write one page with all tables and plots'),
+        ('--plot FILE.png', 'plot loss and AP over epochs'),
+    ):
+        name, metavar = flag.split()
+        parser.add_argument(name, metavar=metavar, help=what)
     return parser
 
 
 def main(args):
     check_output('--markdown', args.markdown, '.md')
     check_output('--json', args.json, '.json')
+    check_output('--csv', args.csv, '.csv')
+    check_output('--page', args.page, '.html')
     check_output('--plot', args.plot, '.png')
-    compared = compare(args.work_dir)
+    runs = read_runs(args.work_dir)
+    results = compare(runs)
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 120)
-    console.print(Markdown(markdown(compared)))
-    picture = ''
+    console.print(Markdown(report.markdown(results)))
+    pictures = []
     if args.plot:
-        plot_comparison(compared, args.plot)
+        plots.curves(results, runs).savefig(args.plot, dpi=120)
         folder = Path(args.markdown or args.plot).parent
-        picture = Path(os.path.relpath(args.plot, folder)).as_posix()
+        pictures = [Path(os.path.relpath(args.plot, folder)).as_posix()]
     if args.markdown:
-        Path(args.markdown).write_text(markdown(compared, picture))
+        text = report.markdown(results, pictures)
+        Path(args.markdown).write_text(text, encoding='utf-8')
     if args.json:
-        text = json.dumps(as_json(compared), indent=2, allow_nan=False)
-        Path(args.json).write_text(text + '\n')
+        report.write_json(results, args.json)
+    if args.csv:
+        report.write_csv(results, args.csv)
+    if args.page:
+        text = report.page(results, plots.draw(results, runs), 'Results')
+        Path(args.page).write_text(text, encoding='utf-8')

@@ -14,7 +14,7 @@ from mmdet_attn.cli import check_output, require_stack
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.config_files import CONFIGS, find_config, load_config_file
 from mmdet_attn.cost.complexity import complexity
-from mmdet_attn.study.results.paper import TABLE_5
+from mmdet_attn.study.paper import TABLE_5
 
 
 def make_parser():
@@ -70,9 +70,9 @@ def main(args):
         paper = TABLE_5.get(file.stem)
         row = {
             'params_m': found.params_m,
-            'paper_params_m': paper and paper.params_m,
+            'paper_params_m': paper and paper[0],
             'gflops': found.gflops,
-            'paper_gflops': paper and paper.gflops,
+            'paper_gflops': paper and paper[1],
         }
         rows.append({'config': str(file), **row})
         table.add_row(escape(file.stem), *map(number, row.values()))

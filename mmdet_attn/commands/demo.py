@@ -15,7 +15,8 @@ from rich.table import Table
 
 from mmdet_attn.config_files import CONFIGS, TOOLS
 from mmdet_attn.errors import InputError
-from mmdet_attn.study.results.curves import plot_curves
+from mmdet_attn.study import plots
+from mmdet_attn.study.results import compare, read_runs
 
 CONFIG = CONFIGS / 'demo' / 'faster_rcnn_r50_eca_shapes.py'
 PICTURES = 12
@@ -89,7 +90,8 @@ def main(args):
     images = sorted((data / 'val').iterdir())[:PICTURES]
     pictures = ['--out-dir', work / 'pictures', '--score-thr', 0.5]
     run(log, 'predict.py', CONFIG, checkpoint, *images, *pictures)
-    curves = plot_curves(work, work / 'curves.png')
+    curves, runs = work / 'curves.png', read_runs([work])
+    plots.curves(compare(runs), runs).savefig(curves, dpi=120)
     results = sorted(work.glob('*/*_metrics.json'))
     metrics = json.loads(results[-1].read_text())['coco']['bbox']['all']
 

@@ -39,6 +39,8 @@ QUIET = {
     'val_interval',
 }
 PATHS = {'ann_file', 'data_prefix', 'data_root'}
+# A detector copies these from its own while it is built.
+COPIED = re.compile(r'model\.\w+_head\.(train|test)_cfg')
 ATTENTION = re.compile(r'(.*\.)?(plugins|dcn|stage_with_dcn)(\..*)?')
 
 
@@ -100,7 +102,7 @@ def settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name, version in (facts['versions'] or {}).items():
         found[f'versions.{name}'] = version
-    known = facts['annotations'] or {}
+    known = facts.get('annotations') or {}
     for split, digest in known.items():
         found[f'annotations.{split}'] = digest and f'sha256 {digest[:8]}'
     for section in SECTIONS:
@@ -155,7 +157,7 @@ def _add(host: Mapping, plugins: list) -> dict:
 
 def _flat(key: str, value: Any, quiet: set[str]) -> Iterator[tuple[str, Any]]:
     last = key.split('.')[-1]
-    if last in quiet:
+    if last in quiet or COPIED.fullmatch(key):
         return
     if last == 'type':
         # A scope in front and our own blocks leave a network as it is.
