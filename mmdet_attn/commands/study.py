@@ -160,6 +160,8 @@ def run(study: Study, estimate: float) -> None:
         run_all(study, todo, show)
     states = states_of(study)
     rest = [n for n, state in states.items() if state.word != 'finished']
+    if len(rest) < len(states):
+        results(study)
     if rest:
         print(*errors(states), sep='\n')
         raise InputError(
@@ -167,7 +169,6 @@ def run(study: Study, estimate: float) -> None:
             f'({", ".join(rest[:3])}): mmdet-attn study status '
             f'{study.folder} shows why; the same command tries them again.'
         )
-    results(study)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from mmdet_attn.config_checks import walk
 from mmdet_attn.config_files import CONFIGS, load_config_file, read_dumped
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.plan import NONE, Run, Study
+from mmdet_attn.study.status import FAILED
 
 OWN = 'mmdet_attn.'
 PLACES = ('at', 'place', 'position', 'stages', 'blocks')
@@ -146,10 +147,17 @@ def write_configs(study: Study, configs: Mapping[str, Config]) -> None:
         file = study.config(run)
         new = file.with_suffix('.new')
         new.write_text(configs[run.name].pretty_text)
-        if file.is_file() and any(study.work_dir(run).glob('*.pth')):
+        if file.is_file() and has_begun(study.work_dir(run)):
             _refuse_change(study, run, _leaves(file), _leaves(new))
     for run in study.runs:
         study.config(run).with_suffix('.new').replace(study.config(run))
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a training has done what another config would waste."""
+    failed = (folder / FAILED).exists()
+    facts = (folder / 'facts.json').exists() and not failed
+    return facts or any(folder.glob('*.pth'))
 
 
 def _leaves(file: Path) -> dict[str, Any]:

@@ -168,8 +168,9 @@ def _check_keys(what: str, entry: Mapping) -> None:
     for key in entry:
         if key not in KEYS[what]:
             raise InputError(
-                f'{what} has no key {key!r}{near(str(key), KEYS[what])} '
-                f'It may have {", ".join(sorted(KEYS[what]))}.'
+                f'{what} has no key {key!r}'
+                f'{near(str(key), KEYS[what]) or "."} It may have '
+                f'{", ".join(sorted(KEYS[what]))}.'
             )
 
 
@@ -224,7 +225,7 @@ def _attention(entry: Any) -> dict[str, Any]:
             known = {path.stem for path in file.parent.glob('*.py')}
             raise InputError(
                 f'attention {name}: there is no _base_/attention/{name}.py'
-                f'{near(name, known)}. An attention of your own has a '
+                f'{near(name, known) or "."} An attention of your own has a '
                 'plugin: {name: ..., plugin: {type: mmdet_attn.ECA}}.'
             )
     elif not isinstance(plugin, Mapping) or 'type' not in plugin:

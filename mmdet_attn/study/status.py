@@ -236,6 +236,6 @@ def summary(
     left = time_left(list(states.values()), study.launch['at_once'], estimate)
     return (
         f'{len(words)} trainings: {", ".join(counts)}'
-        + (f'; about {duration(left)} left' if left else '')
+        + (f'; about {duration(left)} left' if left > 0 else '')
         + time.strftime(' (%H:%M:%S)')
     )
