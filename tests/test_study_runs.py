@@ -1,20 +1,25 @@
 """A study that is killed, stopped and carried on, here and on Slurm."""
 
 import contextlib
+import json
 import os
 import random
+import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from slurm import wait_until
+import yaml
+from conftest import DEMO, NO_WORKERS, ROOT
+from slurm import NoSlurmError, start_slurm, wait_until
 
 from mmdet_attn.commands import study as command
 from mmdet_attn.errors import user_errors
 from mmdet_attn.study import execute
-from mmdet_attn.study.plan import Run, Study
+from mmdet_attn.study.plan import Run, Study, read_study
 from mmdet_attn.study.status import is_locked, states_of
 
 ITERATIONS = 4
@@ -248,3 +253,172 @@ def test_ctrl_c_twice(tmp_path, fake, monkeypatch):
     assert 'The same command carries on' in (tmp_path / 'log').read_text()
     states = states_of(study)
     assert {state.word for state in states.values()} == {'waiting'}
+
+
+def study_file(folder: Path, data: Path, epochs: int, **changes) -> Path:
+    """A study of one small detector, with and without attention."""
+    options = dict(option.split('=') for option in NO_WORKERS)
+    content = {
+        'name': 'small',
+        'work_dir': str(folder / 'study'),
+        'data_root': str(data),
+        'base': [{'name': 'demo', 'config': DEMO}],
+        'attention': ['eca'],
+        'seeds': [0],
+        'epochs': epochs,
+        'options': {
+            **{key: yaml.safe_load(value) for key, value in options.items()},
+            'train_dataloader.batch_size': 1,
+            'train_cfg.val_interval': epochs,
+            'default_hooks.logger.interval': 1,
+            'default_hooks.checkpoint.interval': 1,
+            'model.test_cfg.rcnn.score_thr': 0.0,
+        },
+        **changes,
+    }
+    file = folder / 'study.yaml'
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def start(file: Path, env: dict[str, str]) -> subprocess.Popen:
+    """The command `study`, as a user gives it. Its output is a file."""
+    with open(file.with_suffix('.log'), 'a') as log:
+        return subprocess.Popen(
+            [sys.executable, 'tools/study.py', str(file)],
+            cwd=ROOT,
+            env=env | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def steps(study: Study, run: Run) -> list[int]:
+    """The iterations that a training has logged, in all its starts."""
+    files = sorted(study.work_dir(run).glob('*/vis_data/scalars.json'))
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return [json.loads(line)['step'] for line in lines if '"loss"' in line]
+
+
+def await_steps(study: Study, count: int, process: subprocess.Popen) -> None:
+    """Wait until all trainings that run have done some iterations more."""
+    before = [len(steps(study, run)) for run in study.runs]
+
+    def reached() -> bool:
+        assert process.poll() is None
+        return all(
+            len(steps(study, run)) >= least + count
+            for run, least in zip(study.runs, before, strict=True)
+        )
+
+    wait_until(reached)
+
+
+def check_results(study: Study, epochs: int) -> None:
+    """All trainings have finished, and are in the results."""
+    states = states_of(study)
+    assert {state.word for state in states.values()} == {'finished'}
+    rows = (study.folder / 'results.csv').read_text().splitlines()
+    assert len(rows) == 1 + len(study.runs)
+    for run in study.runs:
+        assert set(steps(study, run)) == set(range(1, 8 * epochs + 1))
+
+
+@slow
+def test_real_trainings(shapes, tmp_path):
+    """Ctrl-C, SIGKILL of the command, SIGKILL of a training."""
+    launch = {'kind': 'local', 'at_once': 2, 'cores': 1}
+    file = study_file(tmp_path, shapes, 3, launch=launch)
+    study, env = read_study(file), {**os.environ}
+    log = file.with_suffix('.log')
+    for how in (signal.SIGINT, signal.SIGKILL):
+        call = start(file, env)
+        await_steps(study, 3, call)
+        call.send_signal(how)
+        assert call.wait(60) == -how
+        wait_until(lambda: not trainings(study.folder), 60)
+    assert 'The same command carries on' in log.read_text()
+    # Each has saved: no iteration was done twice.
+    for run in study.runs:
+        done = steps(study, run)
+        assert len(done) == len(set(done)) > 6
+    call = start(file, env)
+    await_steps(study, 2, call)
+    one = study.work_dir(study.runs[0])
+    os.kill(int(re.search(r'process (\d+)', (one / 'lock').read_text())[1]), 9)
+    assert call.wait(240) == 2
+    assert '1 of 2 trainings have not finished' in log.read_text()
+    assert 'demo_none_seed0: ended by SIGKILL' in log.read_text()
+    other = json.loads(
+        (study.work_dir(study.runs[1]) / 'facts.json').read_text()
+    )
+    call = start(file, env)
+    assert call.wait(240) == 0, log.read_text()[-3000:]
+    check_results(study, 3)
+    facts = study.work_dir(study.runs[1]) / 'facts.json'
+    assert json.loads(facts.read_text()) == other
+    assert len(other['starts']) == 3
+
+
+@pytest.fixture
+def slurm(tmp_path_factory):
+    try:
+        with start_slurm(tmp_path_factory.mktemp('slurm')) as slurm:
+            bin_dir = Path(sys.executable).parent
+            path = f'{bin_dir}{os.pathsep}{slurm.env["PATH"]}'
+            slurm.env |= {'PATH': path}
+            yield slurm
+    except NoSlurmError as reason:
+        pytest.skip(f'needs a Slurm, but {reason}')
+
+
+@slow
+def test_array_of_slurm(slurm, shapes, tmp_path):
+    """Ctrl-C leaves the jobs; requeued, killed, carried on."""
+    launch = {'kind': 'slurm', 'partition': 'low', 'cores': 1, 'time': 30}
+    file = study_file(tmp_path, shapes, 3, launch=launch)
+    study, log = read_study(file), file.with_suffix('.log')
+    jobs = study.folder / 'jobs.json'
+
+    def queued() -> list[str]:
+        return slurm('squeue', '--noheader', '--array', '-o%i').split()
+
+    call = start(file, slurm.env)
+    await_steps(study, 1, call)
+    first = queued()
+    call.send_signal(signal.SIGINT)
+    assert call.wait(60) == -signal.SIGINT
+    assert 'The jobs go on' in log.read_text()
+    (name,) = json.loads(jobs.read_text())
+    assert f'scancel --name={name}' in log.read_text()
+    assert len(first) == 2
+    assert queued() == first
+
+    call = start(file, slurm.env)
+    # One is preempted, the other one is killed.
+    requeued, killed = study.runs
+    slurm('scontrol', 'requeue', first[0])
+    wait_until(lambda: not is_locked(study.work_dir(requeued)))
+    wait_until(lambda: 'PENDING' in slurm('squeue', '-h', '--array', '-o%T'))
+    slurm('scontrol', 'update', f'JobId={first[0]}', 'StartTime=now+2')
+    holder = (study.work_dir(killed) / 'lock').read_text()
+    os.kill(int(re.search(r'process (\d+)', holder)[1]), signal.SIGKILL)
+    assert call.wait(400) == 2, log.read_text()
+    assert [state.word for state in states_of(study).values()] == [
+        'finished',
+        'failed',
+    ]
+    assert 'demo_eca_seed0: ended by SIGKILL' in log.read_text()
+    assert list(json.loads(jobs.read_text())) == [name]
+
+    # What has finished is not submitted again.
+    call = start(file, slurm.env)
+    assert call.wait(400) == 0, log.read_text()
+    submitted = json.loads(jobs.read_text())
+    assert list(submitted.values())[1:] == [[killed.name]]
+    check_results(study, 3)
+    done = steps(study, requeued)
+    assert len(done) == len(set(done)), 'requeued: no iteration twice'
+    call = start(file, slurm.env)
+    assert call.wait(100) == 0
+    assert json.loads(jobs.read_text()) == submitted
