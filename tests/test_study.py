@@ -120,7 +120,7 @@ def test_folder_of_a_study_may_have_moved(write, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'name': None, 'seeds': None}, 'sets no name, seeds'),
+        ({'name': None, 'seeds': None}, 'is no study: it lacks name, seeds'),
         ({'atention': []}, "no key 'atention'; did you mean attention?"),
         ({'zzz': 1}, "a study has no key 'zzz'. It may have attention"),
         ({'name': 'a/b'}, "the name of a study must be made .* got 'a/b'"),

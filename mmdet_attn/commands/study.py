@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mmengine.config import Config
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import track
@@ -25,6 +26,7 @@ from mmdet_attn.study.status import (
     State,
     duration,
     errors,
+    read_json,
     states_of,
     status_table,
     summary,
@@ -84,7 +86,9 @@ def take(study: Study) -> None:
 
     holder, failure = take_lock(str(study.folder))
     if failure:
-        raise InputError(f'{study.folder} cannot be written: {failure}.')
+        raise InputError(
+            f'work_dir {study.folder} cannot be written: {failure}.'
+        )
     if holder:
         raise InputError(
             f'{study.folder}: another command runs this study ({holder}): '
@@ -97,11 +101,19 @@ def prepare(study: Study) -> float:
     """Write and check all configs; the seconds of a training, about."""
     from mmdet_attn.study import configs as module
 
-    configs, rows = {}, {}
+    # What a call before this one has checked, for the same configs.
+    plan = read_json(study.folder / 'plan.json')
+    checked = {row['name']: row for row in plan.get('runs', [])}
+    configs: dict[str, Config] = {}
+    rows: dict[str, dict] = {}
     for each in track(study.runs, 'checking', transient=True):
         with module.quiet():
             configs[each.name] = module.make_config(study, each)
             key = each.configuration
+            file = study.config(each)
+            text = file.read_text() if file.is_file() else ''
+            if each.name in checked and text == configs[each.name].pretty_text:
+                rows.setdefault(key, checked[each.name])
             if key not in rows:
                 rows[key] = module.check_configuration(
                     configs[each.name], each, study.launch['kind'] == 'local'
@@ -112,11 +124,11 @@ def prepare(study: Study) -> float:
         'study': {'name': study.name, 'launch': study.launch},
         'runs': [
             {
+                **rows[each.configuration],
                 'name': each.name,
                 'base': each.base['name'],
                 'attention': each.attention['name'],
                 'seed': each.seed,
-                **rows[each.configuration],
             }
             for each in study.runs
         ],

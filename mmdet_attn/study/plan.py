@@ -117,7 +117,9 @@ def read_study(file: str | Path) -> Study:
     _check_keys('a study', content)
     lacking = {'name', 'base', 'attention', 'seeds'} - content.keys()
     if lacking:
-        raise InputError(f'{file} sets no {", ".join(sorted(lacking))}.')
+        raise InputError(
+            f'{file} is no study: it lacks {", ".join(sorted(lacking))}.'
+        )
     name = _name('a study', content['name'])
     bases = [_base(entry) for entry in _list('base', content['base'])]
     attention = [
