@@ -63,6 +63,7 @@ setup(
             'rich',
             'scipy',
             'shtab',
+            'submitit',
         ],
         'onedl': [
             'onedl-mmengine>=0.10.12',

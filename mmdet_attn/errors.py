@@ -22,6 +22,7 @@ EXTRAS = {
         'rich',
         'scipy',
         'shtab',
+        'submitit',
     },
     "--no-build-isolation 'mmdet_attn[onedl]'": {'cv2', 'mmcv', 'mmdet'},
 }

@@ -10,19 +10,23 @@ import argparse
 import contextlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mmengine.config import Config
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from mmdet_attn.cli import require_stack
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.plan import Study, read_study
 from mmdet_attn.study.status import (
+    State,
     duration,
+    errors,
+    read_json,
     states_of,
     status_table,
     summary,
@@ -66,27 +70,50 @@ def main(args):
         return show_status(study, args.watch)
     if args.action == 'results':
         return results(study)
-    require_stack()
-    study.folder.mkdir(parents=True, exist_ok=True)
-    if not args.dry_run:
-        from mmdet_attn.training.alone import lock
+    from mmdet_attn.cli import require_stack
 
-        lock(str(study.folder), 'none')
+    require_stack()
+    take(study)
     estimate = prepare(study)
     if args.dry_run:
         return None
     return run(study, estimate)
 
 
+def take(study: Study) -> None:
+    """Keep other commands from running the same study."""
+    from mmdet_attn.training.alone import take_lock
+
+    holder, failure = take_lock(str(study.folder))
+    if failure:
+        raise InputError(
+            f'work_dir {study.folder} cannot be written: {failure}.'
+        )
+    if holder:
+        raise InputError(
+            f'{study.folder}: another command runs this study ({holder}): '
+            f'wait for it, or end it. mmdet-attn study status {study.folder} '
+            'shows how far it is.'
+        )
+
+
 def prepare(study: Study) -> float:
     """Write and check all configs; the seconds of a training, about."""
     from mmdet_attn.study import configs as module
 
-    configs, rows = {}, {}
+    # What a call before this one has checked, for the same configs.
+    plan = read_json(study.folder / 'plan.json')
+    checked = {row['name']: row for row in plan.get('runs', [])}
+    configs: dict[str, Config] = {}
+    rows: dict[str, dict] = {}
     for each in track(study.runs, 'checking', transient=True):
         with module.quiet():
             configs[each.name] = module.make_config(study, each)
             key = each.configuration
+            file = study.config(each)
+            text = file.read_text() if file.is_file() else ''
+            if each.name in checked and text == configs[each.name].pretty_text:
+                rows.setdefault(key, checked[each.name])
             if key not in rows:
                 rows[key] = module.check_configuration(
                     configs[each.name], each, study.launch['kind'] == 'local'
@@ -97,11 +124,11 @@ def prepare(study: Study) -> float:
         'study': {'name': study.name, 'launch': study.launch},
         'runs': [
             {
+                **rows[each.configuration],
                 'name': each.name,
                 'base': each.base['name'],
                 'attention': each.attention['name'],
                 'seed': each.seed,
-                **rows[each.configuration],
             }
             for each in study.runs
         ],
@@ -135,78 +162,96 @@ def prepare(study: Study) -> float:
 
 def run(study: Study, estimate: float) -> None:
     """Run what has not finished, show it, and write the results."""
-    states = states_of(study)
-    todo = [
-        each for each in study.runs if states[each.name].word != 'finished'
-    ]
     if study.launch['kind'] == 'slurm':
         from mmdet_attn.study.slurm_array import run_there as run_all
     else:
         from mmdet_attn.study.execute import run_here as run_all
-    console = Console()
-    with contextlib.ExitStack() as stack:
-        if console.is_terminal:
-            live = stack.enter_context(
-                Live(console=console, auto_refresh=False)
-            )
-        shown = {'time': 0.0, 'words': {}}
-
-        def show() -> None:
-            now = time.monotonic()
-            if now - shown['time'] < 2:
-                return
-            shown['time'] = now
-            states = states_of(study)
-            if console.is_terminal:
-                table = status_table(study, states)
-                line = Text(summary(study, states, estimate))
-                live.update(Group(table, line), refresh=True)
-                return
-            words = {name: state.word for name, state in states.items()}
-            for name, word in words.items():
-                if shown['words'].get(name, 'waiting') != word:
-                    ap = states[name].ap
-                    what = states[name].error or (
-                        '' if ap is None else f'box AP {ap:.1f}'
-                    )
-                    line = summary(study, states, estimate)
-                    print(f'{name} {word} {what}\n  {line}', flush=True)
-            shown['words'] = words
-
-        try:
-            run_all(study, todo, show)
-        except KeyboardInterrupt:
-            print(
-                '\nStopped. The same command carries on: mmdet-attn study '
-                f'{study.folder}',
-                flush=True,
-            )
-            raise
-        shown['time'] = 0.0
-        show()
-    results(study)
-    failed = [n for n, s in states_of(study).items() if s.word == 'failed']
-    if failed:
+    states = states_of(study)
+    todo = [e for e in study.runs if states[e.name].word != 'finished']
+    with shown(study, estimate) as show:
+        run_all(study, todo, show)
+    states = states_of(study)
+    rest = [n for n, state in states.items() if state.word != 'finished']
+    if len(rest) < len(states):
+        results(study)
+    if rest:
+        print(*errors(states), sep='\n')
         raise InputError(
-            f'{len(failed)} of {len(study.runs)} trainings failed '
-            f'({", ".join(failed[:3])}): mmdet-attn study status '
+            f'{len(rest)} of {len(states)} trainings have not finished '
+            f'({", ".join(rest[:3])}): mmdet-attn study status '
             f'{study.folder} shows why; the same command tries them again.'
         )
 
 
+@contextlib.contextmanager
+def shown(
+    study: Study, estimate: float = float('nan')
+) -> Iterator[Callable[[], None]]:
+    """Show how far the trainings are whenever the result is called.
+
+    A terminal gets a table that changes, a file a line for each change.
+    """
+    console = Console()
+    words: dict[str, str] = {}
+    due = 0.0
+
+    def show() -> None:
+        nonlocal words, due
+        if time.monotonic() < due:
+            return
+        due = time.monotonic() + 2
+        states = states_of(study)
+        line = summary(study, states, estimate)
+        if console.is_terminal:
+            live.update(view(study, states, console, line), refresh=True)
+            return
+        before = words
+        words = {name: state.word for name, state in states.items()}
+        for name, word in words.items():
+            if before.get(name, 'waiting') != word:
+                ap = states[name].ap
+                what = states[name].error or (
+                    '' if ap is None else f'box AP {ap:.1f}'
+                )
+                print(f'{name} {word} {what}\n  {line}', flush=True)
+
+    with Live(console=console, auto_refresh=False) as live:
+        yield show
+        due = 0.0
+        show()
+
+
+def view(
+    study: Study, states: dict[str, State], console: Console, line: str
+) -> Group:
+    """What is shown again and again: no more than a terminal has lines."""
+    failed = errors(states)[:3]
+    table = status_table(study, states, max(3, console.height - 9))
+    short = [Text(e, no_wrap=True, overflow='ellipsis') for e in failed]
+    return Group(table, *short, Text(line))
+
+
 def show_status(study: Study, watch: bool) -> None:
     """Show how far each training is."""
+    if watch:
+        with shown(study) as show:
+            while busy(study):
+                show()
+                time.sleep(1)
     console = Console()
     if not console.is_terminal:
-        console.width = max(console.width, 140)
-    while True:
-        states = states_of(study)
-        console.print(status_table(study, states))
-        console.print(summary(study, states))
-        words = {state.word for state in states.values()}
-        if not watch or words <= {'finished', 'failed'}:
-            return
-        time.sleep(5)
+        console.width = max(console.width, 120)
+    states = states_of(study)
+    console.print(status_table(study, states))
+    for line in errors(states):
+        console.print(Text(line))
+    console.print(summary(study, states))
+
+
+def busy(study: Study) -> bool:
+    """Whether a training has not ended."""
+    words = {state.word for state in states_of(study).values()}
+    return not words <= {'finished', 'failed'}
 
 
 def results(study: Study) -> None:

@@ -16,7 +16,9 @@ from mmdet_attn.config_checks import walk
 from mmdet_attn.config_files import CONFIGS, load_config_file, read_dumped
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.plan import NONE, Run, Study
+from mmdet_attn.study.status import FAILED
 
+OWN = 'mmdet_attn.'
 PLACES = ('at', 'place', 'position', 'stages', 'blocks')
 
 
@@ -79,6 +81,9 @@ def remove_attention(cfg: Config) -> None:
             cfg.model[part] = node
             if node.get('plugins') is not None:
                 node['plugins'] = None
+            if str((node.get('dcn') or {}).get('type')).startswith(OWN):
+                node.pop('dcn')
+                node.pop('stage_with_dcn')
 
 
 def add_attention(cfg: Config, entry: Mapping[str, Any]) -> None:
@@ -87,12 +92,7 @@ def add_attention(cfg: Config, entry: Mapping[str, Any]) -> None:
         return
     backbone = cfg.model.backbone
     if 'plugin' not in entry:
-        file = CONFIGS / '_base_' / 'attention' / f'{entry["name"]}.py'
-        attention = load_config_file(file).attention
-        # A list replaces nothing.
-        backbone.pop('plugins', None)
-        cfg.merge_from_dict({'model.backbone': attention.to_dict()})
-        _use_attention_resnet(cfg.model.backbone)
+        _add_known(cfg, entry['name'])
         return
     plugin = {key: entry[key] for key in PLACES if key in entry}
     plugin['cfg'] = entry['plugin']
@@ -104,6 +104,30 @@ def add_attention(cfg: Config, entry: Mapping[str, Any]) -> None:
     plugin.setdefault('position', 'after_conv3')
     backbone['plugins'] = [ConfigDict(plugin)]
     _use_attention_resnet(backbone)
+
+
+def _add_known(cfg: Config, name: str) -> None:
+    """Put attention in as a file of `configs/_base_/attention` says."""
+    file = load_config_file(CONFIGS / '_base_' / 'attention' / f'{name}.py')
+    attention, backbone = file.attention.to_dict(), cfg.model.backbone
+    if 'plugin' in attention:
+        raise InputError(
+            f'attention {name} is part of a neck, and a study puts attention '
+            'into the backbone: give a plugin, and at.'
+        )
+    if 'attention_decay' in file:
+        change = {'optim_wrapper.paramwise_cfg': file.attention_decay}
+        cfg.merge_from_dict(change)
+    if attention.pop('_delete_', False):
+        cfg.model.backbone = ConfigDict(host=backbone, **attention)
+        return
+    # All start from the weights of the base.
+    if not (backbone.get('init_cfg') and attention.get('init_cfg')):
+        attention.pop('init_cfg', None)
+    # A list replaces nothing.
+    backbone.pop('plugins', None)
+    cfg.merge_from_dict({'model.backbone': attention})
+    _use_attention_resnet(cfg.model.backbone)
 
 
 def _use_attention_resnet(backbone: dict) -> None:
@@ -123,10 +147,17 @@ def write_configs(study: Study, configs: Mapping[str, Config]) -> None:
         file = study.config(run)
         new = file.with_suffix('.new')
         new.write_text(configs[run.name].pretty_text)
-        if file.is_file() and any(study.work_dir(run).glob('*.pth')):
+        if file.is_file() and has_begun(study.work_dir(run)):
             _refuse_change(study, run, _leaves(file), _leaves(new))
     for run in study.runs:
         study.config(run).with_suffix('.new').replace(study.config(run))
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a training has done what another config would waste."""
+    failed = (folder / FAILED).exists()
+    facts = (folder / 'facts.json').exists() and not failed
+    return facts or any(folder.glob('*.pth'))
 
 
 def _leaves(file: Path) -> dict[str, Any]:
@@ -231,7 +262,10 @@ def step_seconds(detector: Any, batches: list) -> float:
     """Train two steps on real images; the seconds of the second."""
     import torch
     from mmengine.device import get_device
+    from mmengine.logging import MessageHub
 
+    # Some augmentations of batches count iterations.
+    MessageHub.get_current_instance().update_info('iter', 0)
     device = get_device()
     detector = detector.to(device).train()
     seconds = 0.0
@@ -259,4 +293,5 @@ def load_batches(cfg: Config) -> tuple[list, int, int]:
             loader.pop('prefetch_factor', None)
             loaders.append(Runner.build_dataloader(loader, seed=0))
     batches = list(itertools.islice(itertools.cycle(loaders[0]), 2))
-    return batches, *(len(loader.dataset) for loader in loaders)
+    images, *rest = [len(loader.dataset) for loader in loaders]
+    return batches, images, sum(rest)

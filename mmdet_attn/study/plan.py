@@ -33,7 +33,8 @@ KEYS = {
         'parameters',
     },
 }
-COUNTS = {'gpus': 0, 'at_once': 1, 'cores': 1, 'nodes': 1, 'time': 1}
+# A job gets notice two minutes before its time is over.
+COUNTS = {'gpus': 0, 'at_once': 1, 'cores': 1, 'nodes': 1, 'time': 5}
 
 
 class Run(NamedTuple):
@@ -97,9 +98,9 @@ def read_study(file: str | Path) -> Study:
         InputError: The file cannot be read, or it has a key or a value that
             nothing could use.
     """
-    path = Path(file)
+    path, folder = Path(file), None
     if path.is_dir():
-        path /= 'study.yaml'
+        folder, path = path, path / 'study.yaml'
     try:
         text = path.read_text(encoding='utf-8')
         content = yaml.safe_load(text)
@@ -116,7 +117,9 @@ def read_study(file: str | Path) -> Study:
     _check_keys('a study', content)
     lacking = {'name', 'base', 'attention', 'seeds'} - content.keys()
     if lacking:
-        raise InputError(f'{file} sets no {", ".join(sorted(lacking))}.')
+        raise InputError(
+            f'{file} is no study: it lacks {", ".join(sorted(lacking))}.'
+        )
     name = _name('a study', content['name'])
     bases = [_base(entry) for entry in _list('base', content['base'])]
     attention = [
@@ -146,7 +149,7 @@ def read_study(file: str | Path) -> Study:
     data_root = content.get('data_root')
     return Study(
         name,
-        Path(content.get('work_dir') or Path('work_dirs', name)),
+        folder or Path(content.get('work_dir') or Path('work_dirs', name)),
         None if data_root is None else str(data_root),
         _changes('a study', content),
         _launch(content.get('launch') or {}),
@@ -167,8 +170,9 @@ def _check_keys(what: str, entry: Mapping) -> None:
     for key in entry:
         if key not in KEYS[what]:
             raise InputError(
-                f'{what} has no key {key!r}{near(str(key), KEYS[what])} '
-                f'It may have {", ".join(sorted(KEYS[what]))}.'
+                f'{what} has no key {key!r}'
+                f'{near(str(key), KEYS[what]) or "."} It may have '
+                f'{", ".join(sorted(KEYS[what]))}.'
             )
 
 
@@ -223,7 +227,7 @@ def _attention(entry: Any) -> dict[str, Any]:
             known = {path.stem for path in file.parent.glob('*.py')}
             raise InputError(
                 f'attention {name}: there is no _base_/attention/{name}.py'
-                f'{near(name, known)}. An attention of your own has a '
+                f'{near(name, known) or "."} An attention of your own has a '
                 'plugin: {name: ..., plugin: {type: mmdet_attn.ECA}}.'
             )
     elif not isinstance(plugin, Mapping) or 'type' not in plugin:
@@ -266,4 +270,16 @@ def _launch(entry: Any) -> dict[str, Any]:
                 f'launch: {key} must be a whole number from {least} on, got '
                 f'{value!r}.'
             )
-    return {'kind': kind, 'gpus': 1, 'at_once': 1, **entry}
+    if kind == 'slurm' and 'time' not in entry:
+        raise InputError(
+            'launch: slurm needs time, the minutes that a job may take: a '
+            'training that takes longer is queued again, and carries on.'
+        )
+    parameters = entry.get('parameters', {})
+    if not isinstance(parameters, Mapping):
+        raise InputError(
+            'launch: parameters must be keys and values, such as {account: '
+            f'vision}}, got {parameters!r}.'
+        )
+    at_once = 1 if kind == 'local' else 1000
+    return {'kind': kind, 'gpus': 1, 'at_once': at_once, **entry}

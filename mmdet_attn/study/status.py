@@ -1,5 +1,6 @@
 """How far the trainings of a study are, from their files alone."""
 
+import contextlib
 import fcntl
 import json
 import time
@@ -7,14 +8,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from mmdet_attn.study.plan import Run, Study
+from mmdet_attn.study.plan import Study
 
 FAILED = 'failed.json'
-COLOURS = {'finished': 'green', 'running': 'cyan', 'failed': 'red'}
+LOG = 'train.log'
+# In the order in which a table that is too long shows them.
+COLOURS = {
+    'running': 'cyan',
+    'failed': 'red',
+    'stopped': '',
+    'queued': '',
+    'waiting': '',
+    'finished': 'green',
+}
 
 
 class State(NamedTuple):
@@ -22,7 +33,7 @@ class State(NamedTuple):
 
     Attributes:
         word: `'finished'`, `'running'`, `'failed'`, `'stopped'`: begun and
-            to be carried on; `'waiting'`: not begun.
+            to be carried on; `'queued'`: of Slurm; `'waiting'`: not begun.
         epoch: The last epoch that began.
         epochs: All epochs. None if that is unknown yet.
         done: The part of the iterations, from 0 to 1.
@@ -52,12 +63,12 @@ class State(NamedTuple):
 def is_locked(folder: Path) -> bool:
     """Whether a training of this machine runs in a work directory."""
     try:
-        with open(folder / 'lock', 'r+') as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
+        with open(folder / 'lock') as file:
+            # Shared, which needs no right to write.
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        # PermissionError has EACCES, too.
+        return isinstance(error, BlockingIOError)
     return False
 
 
@@ -86,14 +97,15 @@ def state_of(folder: Path) -> State:
     failed = read_json(folder / FAILED)
     word = 'stopped' if step else 'waiting'
     if facts.get('finished'):
-        word, done = 'finished', 1.0
+        word, done, step = 'finished', 1.0, (epochs or 0) * (length or 0)
     elif is_locked(folder):
         word = 'running'
     elif failed:
         word = 'failed'
+    epoch = step // length + 1 if length else 0
     return State(
         word,
-        epochs if word == 'finished' else step // length + 1 if length else 0,
+        min(epoch, epochs) if epochs else epoch,
         epochs,
         done,
         _seconds(folder, facts),
@@ -110,10 +122,9 @@ def _last_record(folder: Path) -> dict:
             log.seek(max(0, file.stat().st_size - 20000))
             lines = log.read().decode(errors='replace').split('\n')
         for line in reversed(lines):
-            try:
-                return json.loads(line)
-            except ValueError:
-                continue
+            if line.startswith('{'):
+                with contextlib.suppress(ValueError):
+                    return json.loads(line)
     return {}
 
 
@@ -157,38 +168,59 @@ def time_left(states: list[State], at_once: int, estimate: float) -> float:
     return max(sum(left) / at_once, max(left))
 
 
-def status_table(study: Study, states: dict[str, State]) -> Table:
-    """A table with a row for each training."""
-    table = Table(title=f'study {escape(study.name)}')
-    table.add_column('training', no_wrap=True)
+def status_table(
+    study: Study, states: dict[str, State], most: int | None = None
+) -> Table:
+    """A table with a row for each training.
+
+    Args:
+        study: The study.
+        states: Of all trainings, by their names.
+        most: How many rows there may be: those of running trainings come
+            first. None is all, in the order of the study.
+    """
+    names = [run.name for run in study.runs]
+    title = f'study {escape(study.name)}'
+    if most is not None and len(names) > most:
+        order = list(COLOURS)
+        names.sort(key=lambda name: order.index(states[name].word))
+        title += f': {most} of {len(names)} trainings'
+        names = names[:most]
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column('training', overflow='fold')
     table.add_column('state', no_wrap=True)
-    table.add_column('epoch', justify='right', no_wrap=True)
-    table.add_column('', no_wrap=True)
-    table.add_column('time', justify='right', no_wrap=True)
-    table.add_column('left', justify='right', no_wrap=True)
-    table.add_column('box AP', justify='right', no_wrap=True)
-    table.add_column('error', overflow='fold')
-    for run in study.runs:
-        state = states[run.name]
-        epochs = f'{state.epoch}/{state.epochs}' if state.epochs else ''
-        colour = COLOURS.get(state.word, '')
-        busy = state.word in ('running', 'stopped', 'failed')
+    for head in ('epoch', 'done', 'time', 'left', 'box AP'):
+        table.add_column(head, justify='right', no_wrap=True)
+    for name in names:
+        state = states[name]
+        busy = state.word in ('running', 'stopped', 'queued', 'failed')
         table.add_row(
-            run.name,
-            f'[{colour}]{state.word}[/]' if colour else state.word,
-            epochs,
-            ProgressBar(1, state.done, width=12) if state.done else '',
+            name,
+            Text(state.word, COLOURS[state.word]),
+            f'{state.epoch}/{state.epochs}' if state.epochs else '',
+            f'{state.done:.0%}' if state.done else '',
             duration(state.seconds) if state.seconds else '',
             duration(state.left) if busy and state.done else '',
             '' if state.ap is None else f'{state.ap:.1f}',
-            escape(state.error),
         )
     return table
 
 
+def errors(states: dict[str, State]) -> list[str]:
+    """Why trainings have failed, one line for each."""
+    return [f'{n}: {s.error}' for n, s in states.items() if s.error]
+
+
 def states_of(study: Study) -> dict[str, State]:
     """How far each training of a study is, by its name."""
-    return {run.name: state_of(study.work_dir(run)) for run in study.runs}
+    states = {run.name: state_of(study.work_dir(run)) for run in study.runs}
+    if study.launch['kind'] == 'slurm':
+        from mmdet_attn.study.slurm_array import queue
+
+        for name, word in (queue(study) or {}).items():
+            if states.get(name, State('finished')).word != 'finished':
+                states[name] = states[name]._replace(word=word, error='')
+    return states
 
 
 def summary(
@@ -198,17 +230,12 @@ def summary(
     words = [state.word for state in states.values()]
     counts = [
         f'{words.count(word)} {word}'
-        for word in ('finished', 'running', 'stopped', 'waiting', 'failed')
+        for word in reversed(COLOURS)
         if word in words
     ]
     left = time_left(list(states.values()), study.launch['at_once'], estimate)
     return (
         f'{len(words)} trainings: {", ".join(counts)}'
-        + (f'; about {duration(left)} left' if left else '')
+        + (f'; about {duration(left)} left' if left > 0 else '')
         + time.strftime(' (%H:%M:%S)')
     )
-
-
-def failure(run: Run, states: dict[str, State]) -> bool:
-    """Whether a training has failed."""
-    return states[run.name].word == 'failed'

@@ -63,7 +63,7 @@ def lock(folder: str, launcher: str) -> None:
     """
     found: list[str | None] = [None, None]
     if os.environ.get(RANKS.get(launcher, ''), '0') == '0':
-        found = _lock(folder)
+        found = take_lock(folder)
     broadcast_object_list(found)
     holder, failure = found
     if failure:
@@ -75,8 +75,12 @@ def lock(folder: str, launcher: str) -> None:
         )
 
 
-def _lock(folder: str) -> list[str | None]:
-    """Who holds the lock, if not this process; why there can be none."""
+def take_lock(folder: str) -> list[str | None]:
+    """Lock a folder until this process ends.
+
+    Returns:
+        Who holds the lock, if not this process; why there can be none.
+    """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         file = os.open(Path(folder, 'lock'), os.O_RDWR | os.O_CREAT)
@@ -86,7 +90,12 @@ def _lock(folder: str) -> list[str | None]:
     try:
         import fcntl  # not on Windows
 
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # `study status` may just have asked whether a training runs.
+            time.sleep(0.5)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError) as error:
         if getattr(error, 'errno', None) in (errno.EACCES, errno.EAGAIN):
             return [os.read(file, 1000).decode() or 'unknown', None]
