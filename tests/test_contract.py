@@ -18,7 +18,6 @@ from modules import (
     build_identity,
     every,
     every_form,
-    every_gate,
     every_identity,
     every_switched,
     randomise,
@@ -301,19 +300,35 @@ def test_initialisation_survives_the_host(name):
             assert not each.get_submodule(path).bias.any(), path
 
 
-@every_gate
-def test_gate_multiplies(name):
-    """By 1 + alpha (g - 1), where it has an alpha."""
-    module = randomise(build_identity(name)).eval()
-    x = torch.randn(2, 32, 6, 7)
-    gate, alpha = module.gate(x), 1 if module.alpha is None else module.alpha
-    assert torch.broadcast_shapes(gate.shape, x.shape) == x.shape
-    y = x * gate
-    if name == 'GSoP-position':
-        y = y.relu()
-    if name == 'ShuffleAttention':
-        y = y[:, [c // 2 + 16 * (c % 2) for c in range(32)]]
-    torch.testing.assert_close(module(x), torch.lerp(x, y, alpha))
+# What these two do to the product: alpha blends it with the input.
+AFTER_PRODUCT = {
+    'GSoP-position': torch.relu,
+    'ShuffleAttention': lambda y: nn.functional.channel_shuffle(y, 2),
+}
+
+
+@every_form
+@pytest.mark.parametrize('alpha', [None, 0.0, 0.3, 1.0])
+def test_factor_multiplies(name, alpha):
+    """By 1 + alpha (g - 1); also the gates inside a composition."""
+    module = (build if alpha is None else build_identity)(name)
+    runs = []
+    for gate in randomise(module).eval().modules():
+        if isinstance(gate, Gate):
+            gate.register_forward_hook(lambda *run: runs.append(run))
+            if gate.alpha is not None:
+                nn.init.constant_(gate.alpha, alpha)
+    with torch.no_grad():
+        module(torch.randn(2, 32, 6, 7))
+        for gate, (x,), y in runs.copy():
+            f, g = gate.factor(x), gate.gate(x)
+            scale = 1.0 if gate.alpha is None else alpha
+            torch.testing.assert_close(f, 1 + scale * (g - 1))
+            assert torch.broadcast_shapes(f.shape, x.shape) == x.shape
+            if after := AFTER_PRODUCT.get(name):
+                assert torch.allclose(y, x.lerp(after(x * g), scale))
+            else:
+                assert torch.equal(y, x * f)
 
 
 @every_identity

@@ -340,7 +340,7 @@ def psaconv2d(m: Any, x: Tensor) -> Tensor:
 
 def ema(m: Any, x: Tensor) -> Tensor:
     n, c, height, width = x.shape
-    z = x.reshape(n * m.factor, c // m.factor, height, width)
+    z = x.reshape(n * m.groups, c // m.groups, height, width)
     rows = F.adaptive_avg_pool2d(z, (height, 1))
     columns = F.adaptive_avg_pool2d(z, (1, width)).permute(0, 1, 3, 2)
     gates = _conv(m.conv1x1, torch.cat([rows, columns], 2)).sigmoid()

@@ -189,10 +189,22 @@ class Gate(Attention):
     def gate(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to the map $g(x)$, which broadcasts to it."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        r"""From `(N, C, H, W)` to $x \cdot g(x)$ of the same shape."""
+    def factor(self, x: Tensor) -> Tensor:
+        r"""From `(N, C, H, W)` to the map by which the gate multiplies.
+
+        $$
+        f(x) = 1 + \alpha (g(x) - 1)
+        $$
+
+        Without `alpha` it is $g(x)$. It broadcasts to `x`, as `gate(x)` does.
+        A ReLU follows in `GSoP` by position, a shuffle in `ShuffleAttention`.
+        """
         gate = self.gate(x)
-        return x * self._blend(gate.new_ones(()), gate).to(x.dtype)
+        return self._blend(gate.new_ones(()), gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""From `(N, C, H, W)` to $x \cdot f(x)$ of the same shape."""
+        return x * self.factor(x).to(x.dtype)
 
     def _blend(self, identity: Tensor, paper: Tensor) -> Tensor:
         """The identity at alpha = 0, the paper's value at alpha = 1."""

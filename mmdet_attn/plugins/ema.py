@@ -66,7 +66,7 @@ class EMA(Gate):
         identity_init: bool = False,
     ) -> None:
         super().__init__(in_channels, identity_init)
-        self.factor = self._positive('factor', factor)
+        self.groups = self._positive('factor', factor)
         rule = f'a divisor of {in_channels} channels'
         self._check(in_channels % factor == 0, 'factor', rule, factor)
         width = in_channels // factor
@@ -78,7 +78,7 @@ class EMA(Gate):
     def gate(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to `(N, C, H, W)`."""
         height, width = x.shape[2:]
-        z = x.unflatten(1, (self.factor, -1)).flatten(0, 1)
+        z = x.unflatten(1, (self.groups, -1)).flatten(0, 1)
         pooled = torch.cat([mean(z, 3), mean(z, 2)], 2).unsqueeze(3)
         gates = self.conv1x1(pooled).sigmoid()
         rows, columns = gates.split([height, width], 2)
@@ -90,5 +90,5 @@ class EMA(Gate):
         s1 = gn.bias.softmax(0).unsqueeze(0)
         s2 = mean(x2, 2, 3).softmax(1).unsqueeze(1)
         gate = s1 @ x2.flatten(2) + s2 @ x1.flatten(2)
-        gate = gate.sigmoid().view(-1, self.factor, 1, height, width)
+        gate = gate.sigmoid().view(-1, self.groups, 1, height, width)
         return gate.expand(-1, -1, z.shape[1], -1, -1).flatten(1, 2)
