@@ -16,6 +16,7 @@ COMMANDS = {
     'complexity': "parameters and GFLOPs, beside the paper's",
     'benchmark': 'time and memory of attention, as ratios',
     'visualize-attention': 'show what attention does in images: one page',
+    'audit': 'does the attention attend? AP with it replaced',
     'compare-results': "results of trainings, beside the paper's",
     'identity-start': 'compare two starts of attention in a detector',
     'make-shapes': 'render a small data set of coloured shapes',

@@ -1,0 +1,109 @@
+"""Does the attention of a detector attend?
+
+Evaluates a checkpoint as trained, and with the factor of each gate replaced:
+by its mean map over the images, by one scalar, by 1, and by that of another
+image. First for all gates together, then stage by stage. Writes audit.json,
+audit.md, audit.csv, gates.csv and factors.png.
+"""
+
+from pathlib import Path
+
+from mmdet_attn.cli import check_device, config_parser, load_config
+from mmdet_attn.config_checks import check_files
+from mmdet_attn.errors import InputError
+from mmdet_attn.weights.fit import load_strictly
+from mmdet_attn.weights.load import (
+    read_ahead,
+    refuse_not_finite,
+    state_dict_of,
+)
+from mmdet_attn.weights.save import check_folder
+
+
+def make_parser():
+    parser = config_parser(__doc__, 'checkpoint')
+    parser.add_argument(
+        '--images',
+        type=int,
+        metavar='N',
+        help='evaluate on N images by chance (default: the whole set)',
+    )
+    parser.add_argument(
+        '--out-dir',
+        metavar='DIR',
+        help='folder for the results (default: WORK_DIR/audit)',
+    )
+    parser.add_argument(
+        '--device',
+        help='such as cpu or cuda:0; the best there is if left out',
+    )
+    parser.add_argument(
+        '--no-stages',
+        action='store_true',
+        help='replace all gates together only, which takes 5 evaluations',
+    )
+    parser.add_argument(
+        '--time',
+        action='store_true',
+        help='measure what an image costs with and without the attention',
+    )
+    return parser
+
+
+def main(args):
+    if args.launcher != 'none':
+        raise InputError(
+            f'The audit runs in one process: leave --launcher {args.launcher} '
+            'out.'
+        )
+    if args.device is not None:
+        check_device(args.device)
+    content = read_ahead(args.checkpoint, args.trust_checkpoint)
+    refuse_not_finite(args.checkpoint, content)
+    cfg = load_config(args, 'val')
+    check_files(cfg, 'test')
+    folder = Path(args.out_dir or Path(cfg.work_dir, 'audit'))
+    check_folder(folder)
+
+    from mmengine.device import get_device
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from mmdet_attn.study import audit_report
+    from mmdet_attn.study.audit import Audit
+    from mmdet_attn.study.evaluation import Evaluation, build_detector
+
+    device = args.device or get_device()
+    detector = build_detector(cfg, device)
+    load_strictly(detector, state_dict_of(content), way_out='')
+    evaluation = Evaluation(cfg, args.images)
+    audit = Audit(detector, evaluation, not args.no_stages)
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('images, left:'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task('', total=audit.passes * evaluation.images)
+        found = audit.run(
+            lambda images: bar.advance(task, images),
+            lambda text: bar.update(task, description=text),
+        )
+    found = {
+        'config': args.config,
+        'checkpoint': args.checkpoint,
+        'device': device,
+        **found,
+    }
+    if args.time:
+        found['time'] = audit.time()
+    audit_report.show(found)
+    audit_report.write(found, folder)
+    print(f'Results: {folder}')

@@ -1,0 +1,257 @@
+"""Does the attention of a detector attend? Evaluate it with replacements."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from mmdet_attn.errors import InputError
+from mmdet_attn.look.views import stage_of
+from mmdet_attn.study.effects import SHARES, GatePart, Part, parts_of, using
+from mmdet_attn.study.evaluation import Evaluation
+
+# What is done, in the order of the tables.
+EFFECTS = {
+    'trained': 'as trained',
+    'map': 'mean map',
+    'scalar': 'one scalar each',
+    'removed': 'removed',
+    'shuffled': 'map of another image',
+}
+# Two trainings on COCO that differ in the seed alone differ by about this.
+TOLERANCE = 0.2  # points of AP
+LEAST = 1.0  # points of AP: a detector below has learnt too little
+ALL = 'all'
+
+
+def find_parts(detector: nn.Module) -> tuple[list[Part], dict[str, str]]:
+    """As `parts_of`, for a detector.
+
+    Raises:
+        InputError: There is nothing to audit.
+    """
+    parts, others = parts_of(detector)
+    if not parts:
+        why = ''.join(f' {name}: {reason}.' for name, reason in others.items())
+        raise InputError(
+            f'This {type(detector).__name__} has no attention to audit.{why} '
+            'Give a config with plugins, such as '
+            'configs/faster_rcnn_r50_eca.py, and weights trained with it.'
+        )
+    return parts, others
+
+
+class Audit:
+    """Evaluates a detector as trained and with replacements.
+
+    Args:
+        detector: A detector in eval mode.
+        evaluation: The images and the metric.
+        stages: Whether to go through the stages, too.
+
+    Attributes:
+        groups: The parts of each group, by its name.
+        passes: How many times the images are evaluated.
+    """
+
+    def __init__(
+        self, detector: nn.Module, evaluation: Evaluation, stages: bool = True
+    ) -> None:
+        self.detector, self.evaluation = detector, evaluation
+        self.parts, self.others = find_parts(detector)
+        self.groups: dict[str, list[Part]] = {ALL: self.parts}
+        for part in self.parts if stages else ():
+            self.groups.setdefault(stage_of(part.name), []).append(part)
+        if len(self.groups) == 2:  # one stage is all
+            self.groups.popitem()
+        self.passes = 1 + sum(
+            len([*_effects(parts)]) for parts in self.groups.values()
+        )
+
+    def run(
+        self,
+        step: Callable[[int], None] = lambda images: None,
+        show: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
+        """Evaluate all replacements.
+
+        Args:
+            step: Called after each batch with its number of images.
+            show: Called before each evaluation with what it is.
+
+        Returns:
+            What was found, as JSON can hold it.
+        """
+        show(EFFECTS['trained'])
+        with using(self.parts, 'measured'):
+            trained = self._evaluate(step)
+            for part in self.parts:
+                part.finish()
+        silent = [p for p in self.parts if not p.end]
+        for part in silent:
+            self.others[part.name] = 'it does not run in an evaluation'
+        groups = []
+        for name, members in self.groups.items():
+            parts = [part for part in members if part not in silent]
+            ap = {'trained': trained}
+            for effect in _effects(parts):
+                show(f'{name}: {EFFECTS[effect]}')
+                chosen = [part for part in parts if effect in part.effects]
+                with using(chosen, effect):
+                    ap[effect] = self._evaluate(step)
+            if parts:
+                groups.append(_group(name, parts, ap))
+        return {
+            'images': self.evaluation.images,
+            'tolerance': TOLERANCE,
+            'groups': groups,
+            'parts': [_facts(p) for p in self.parts if p not in silent],
+            'not_audited': self.others,
+        }
+
+    def _evaluate(self, step: Callable[[int], None]) -> dict[str, float]:
+        def next_batch() -> None:
+            for part in self.parts:
+                part.next_batch()
+
+        return self.evaluation.run(self.detector, step, next_batch)
+
+
+def _effects(parts: Sequence[Part]) -> Iterator[str]:
+    """What at least one of the parts can do."""
+    for effect in EFFECTS:
+        if any(effect in part.effects for part in parts):
+            yield effect
+
+
+def _facts(part: Part) -> dict[str, Any]:
+    """A row of the table of parts."""
+    row: dict[str, Any] = {
+        'name': part.name,
+        'type': type(part.module).__name__,
+        'stage': stage_of(part.name),
+    }
+    if not isinstance(part, GatePart):
+        return row
+    gauge = part.gauge
+    parts = gauge.parts(part.alpha)
+    sigmoid = gauge.low >= 0 and gauge.high <= 1
+    ends = [1 + part.alpha * (g - 1) for g in (gauge.low, gauge.high)]
+    return row | {
+        'alpha': part.alpha if part.has_alpha else None,
+        'mean': part.factors.mean().item(),
+        'low': min(ends),
+        'high': max(ends),
+        'image_std': parts['image'] ** 0.5,
+        'saturation': gauge.saturated / gauge.count if sigmoid else None,
+        'shares': shares([part]),
+    }
+
+
+def shares(parts: Sequence[Part]) -> dict[str, float] | None:
+    """The shares of E[(F - 1)²], summed over gates. None if all F are 1."""
+    each = [
+        part.gauge.parts(part.alpha)
+        for part in parts
+        if isinstance(part, GatePart)
+    ]
+    sums = {key: sum(one[key] for one in each) for key in SHARES}
+    total = sum(sums.values())
+    return {k: v / total for k, v in sums.items()} if total else None
+
+
+def _group(name: str, parts: list[Part], ap: dict) -> dict[str, Any]:
+    kind, sentence = verdict(parts, ap)
+    return {
+        'name': name,
+        'parts': [part.name for part in parts],
+        'ap': ap,
+        'shares': shares(parts),
+        'verdict': kind,
+        'sentence': sentence,
+    }
+
+
+def verdict(parts: Sequence[Any], ap: dict) -> tuple[str, str]:
+    """What parts do, by rules over AP in the order of this function.
+
+    A change counts where AP of boxes or of masks moves by more than
+    `TOLERANCE`.
+
+    Args:
+        parts: The parts of a group.
+        ap: AP by effect and metric, as fractions.
+
+    Returns:
+        A word for the rule, and a sentence.
+    """
+    gates = [part for part in parts if 'map' in part.effects]
+    kind = 'gate' if gates else 'module'
+    count = len(gates or parts)
+    these = f'These {count} {kind}s' if count > 1 else f'This {kind}'
+    s, them = ('', 'them') if count > 1 else ('s', 'it')
+
+    trained = 100 * max(ap['trained'].values())
+    if trained < LEAST:
+        return 'unknown', (
+            f'AP as trained is {trained:.1f}: the detector has learnt too '
+            'little to say what its attention does.'
+        )
+    if abs(d := change(ap, 'removed')) <= TOLERANCE:
+        return 'nothing', (
+            f'{these} do{"es" if s else ""} nothing for AP: removing {them} '
+            f'changes AP by {signed(d)}.'
+        )
+    if not gates:
+        d = change(ap, 'shuffled')
+        end = f'with what {"they add" if count > 1 else "it adds"} in '
+        end += f'another image AP {_moves(d)}.'
+        if abs(d) <= TOLERANCE:
+            return (
+                'fixed',
+                f'{these} add{s} nearly the same in all images: {end}',
+            )
+        return 'attends', f'{these} attend{s}: {end}'
+    one = 'one scalar each' if count > 1 else 'one scalar'
+    if abs(d := change(ap, 'scalar')) <= TOLERANCE:
+        gains = 'constant gains' if count > 1 else 'a constant gain'
+        return 'constant', (
+            f'{these} act{s} as {gains}: {one} changes AP by {signed(d)}.'
+        )
+    if abs(d := change(ap, 'map')) <= TOLERANCE:
+        maps = 'fixed maps' if count > 1 else 'a fixed map'
+        return 'fixed', (
+            f'{these} act{s} as {maps}, the same for every image: the mean '
+            f'map changes AP by {signed(d)}, {one} by '
+            f'{signed(change(ap, "scalar"))}.'
+        )
+    dependence = 'their' if count > 1 else 'its'
+    if d > 0:
+        return 'harms', (
+            f'{these} attend{s}, and AP is lower for it: without '
+            f'{dependence} dependence on the image AP {_moves(d)}.'
+        )
+    return 'attends', (
+        f'{these} attend{s}: without {dependence} dependence on the image AP '
+        f'{_moves(d)}.'
+    )
+
+
+def change(ap: dict, effect: str) -> float:
+    """The change of AP in points; of boxes and masks the greater."""
+    changes = [
+        100 * (value - ap['trained'][metric])
+        for metric, value in ap[effect].items()
+    ]
+    return max(changes, key=abs)
+
+
+def signed(points: float) -> str:
+    """A change in points, as +0.1 or 0.0."""
+    text = f'{points:+.1f}'
+    return text if float(text) else '0.0'
+
+
+def _moves(points: float) -> str:
+    verb = 'rises' if points > 0 else 'falls'
+    return f'{verb} by {abs(points):.1f}'

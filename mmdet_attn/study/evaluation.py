@@ -1,0 +1,128 @@
+"""Evaluate one detector on the same images again and again."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Subset
+
+from mmdet_attn.config_errors import config_errors
+from mmdet_attn.errors import InputError
+from mmdet_attn.evaluation.config import coco_metrics
+
+
+def build_detector(cfg: Config, device: str) -> Any:
+    """The detector of a config, in eval mode."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    with config_errors(cfg):
+        return MODELS.build(cfg.model).to(device).eval()
+
+
+class Evaluation:
+    """The images of the test split in an order by chance, and their metric.
+
+    Args:
+        cfg: A config with a COCO metric.
+        images: How many images to take; None is all.
+        seed: Of the order.
+
+    Raises:
+        InputError: There is no COCO metric, or there are fewer images.
+    """
+
+    def __init__(
+        self, cfg: Config, images: int | None = None, seed: int = 0
+    ) -> None:
+        from mmengine.evaluator import Evaluator
+        from mmengine.registry import DATASETS
+
+        metrics = coco_metrics(cfg, 'test')
+        if not metrics:
+            raise InputError(
+                'The audit measures AP, and no evaluator of this config is '
+                'CocoMetric or mmdet_attn.FastCocoMetric.'
+            )
+        for metric in metrics:
+            metric['type'] = 'mmdet_attn.FastCocoMetric'
+        init_default_scope(cfg.get('default_scope') or 'mmdet')
+        with config_errors(cfg), quiet():
+            dataset: Any = DATASETS.build(cfg.test_dataloader.dataset)
+        if images is not None and not 0 < images <= len(dataset):
+            raise InputError(
+                f'--images must be from 1 to the {len(dataset)} images of '
+                f'the validation set, got {images}.'
+            )
+        chance = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(dataset), generator=chance)[:images]
+        self.images = len(order)
+        loader = {
+            **cfg.test_dataloader,
+            'dataset': Subset(dataset, order.tolist()),
+            'sampler': dict(type='DefaultSampler', shuffle=False),
+        }
+        with config_errors(cfg), quiet():
+            self.loader = Runner.build_dataloader(loader)
+            self.evaluator = Evaluator(cfg.test_evaluator)
+        self.evaluator.dataset_meta = dataset.metainfo
+        if images is not None:
+            ids = [dataset.get_data_info(i)['img_id'] for i in order.tolist()]
+            for metric in self.evaluator.metrics:
+                metric.img_ids = ids
+
+    def run(
+        self,
+        detector: nn.Module,
+        step: Callable[[int], None] = lambda images: None,
+        next_batch: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Evaluate a detector.
+
+        Args:
+            detector: The detector.
+            step: Called after each batch with its number of images.
+            next_batch: Called before each batch.
+
+        Returns:
+            AP of `bbox`, and of `segm` where masks are evaluated.
+        """
+        for batch in self.loader:
+            next_batch()
+            with torch.no_grad():
+                found = detector.test_step(batch)
+            self.evaluator.process(data_samples=found, data_batch=batch)
+            step(len(found))
+        with quiet():
+            self.evaluator.evaluate(self.images)
+        aps: dict[str, float] = {}
+        for metric in self.evaluator.metrics:
+            for kind in {'bbox', 'segm'} & {*getattr(metric, 'metrics', ())}:
+                # Without a detection there is no report.
+                every = metric.report.get(kind, {}).get('all', {'AP': 0.0})
+                if every['AP'] is None:
+                    raise InputError(
+                        'The images of the audit have no annotations: there '
+                        'is no AP.'
+                    )
+                aps[kind] = every['AP']
+        return dict(sorted(aps.items()))
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep summaries of an evaluation from the terminal."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
