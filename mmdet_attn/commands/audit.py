@@ -6,9 +6,15 @@ image. First for all gates together, then stage by stage. Writes audit.json,
 audit.md, audit.csv, gates.csv and factors.png.
 """
 
+from copy import deepcopy
 from pathlib import Path
 
-from mmdet_attn.cli import check_device, config_parser, load_config
+from mmdet_attn.cli import (
+    check_device,
+    check_output,
+    config_parser,
+    load_config,
+)
 from mmdet_attn.config_checks import check_files
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.fit import load_strictly
@@ -47,6 +53,19 @@ def make_parser():
         action='store_true',
         help='measure what an image costs with and without the attention',
     )
+    parser.add_argument(
+        '--fold',
+        metavar='FILE.pth',
+        help='write a checkpoint in which constant gates are part of the '
+        'layers in front of them, and FILE.py, its config without them',
+    )
+    parser.add_argument(
+        '--fold-gates',
+        nargs='+',
+        metavar='PATTERN',
+        help='fold the gates of these names, such as "backbone.layer4.*", '
+        'whatever the verdict is',
+    )
     return parser
 
 
@@ -56,6 +75,9 @@ def main(args):
             f'The audit runs in one process: leave --launcher {args.launcher} '
             'out.'
         )
+    if args.fold_gates and not args.fold:
+        raise InputError('--fold-gates needs --fold FILE.pth.')
+    check_output('--fold', args.fold, '.pth')
     if args.device is not None:
         check_device(args.device)
     content = read_ahead(args.checkpoint, args.trust_checkpoint)
@@ -77,12 +99,24 @@ def main(args):
     from mmdet_attn.study import audit_report
     from mmdet_attn.study.audit import Audit
     from mmdet_attn.study.evaluation import Evaluation, build_detector
+    from mmdet_attn.study.fold import (
+        Fold,
+        check_patterns,
+        constants,
+        write_folded,
+    )
 
     device = args.device or get_device()
+    plain = deepcopy(cfg)  # the audit changes the evaluators
     detector = build_detector(cfg, device)
     load_strictly(detector, state_dict_of(content), way_out='')
     evaluation = Evaluation(cfg, args.images)
     audit = Audit(detector, evaluation, not args.no_stages)
+    fold = None
+    if args.fold:
+        batch = next(iter(evaluation.loader))
+        fold = Fold(plain, detector, audit.parts, batch)
+        check_patterns(args.fold_gates or [], audit.parts)
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -104,6 +138,19 @@ def main(args):
     }
     if args.time:
         found['time'] = audit.time()
-    audit_report.show(found)
     audit_report.write(found, folder)
+    if fold:
+        factors = constants(
+            found['groups'], audit.parts, args.fold_gates or []
+        )
+        meta = content.get('meta', {})
+        try:
+            found['fold'] = write_folded(
+                fold, factors, evaluation, Path(args.fold), meta
+            )
+            audit_report.write(found, folder)
+        finally:
+            audit_report.show(found)
+    else:
+        audit_report.show(found)
     print(f'Results: {folder}')

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmdet_attn.errors import InputError
@@ -108,6 +109,22 @@ class Audit:
             'parts': [_facts(p) for p in self.parts if p not in silent],
             'not_audited': self.others,
         }
+
+    def time(self) -> dict[str, Any]:
+        """Time a batch without the parts against one with them."""
+        from mmdet_attn.cost.timing import time_pair
+
+        batch = next(iter(self.evaluation.loader))
+
+        def run() -> None:
+            with torch.no_grad():
+                self.detector.test_step(batch)
+
+        def run_without() -> None:
+            with using(self.parts, 'removed'):
+                run()
+
+        return time_pair(run_without, run)
 
     def _evaluate(self, step: Callable[[int], None]) -> dict[str, float]:
         def next_batch() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmdet_attn.study.audit import EFFECTS, signed
+from mmdet_attn.study.audit import EFFECTS
 from mmdet_attn.study.effects import SHARES
 
 NAMES = {'bbox': 'box AP', 'segm': 'mask AP'}
@@ -52,7 +52,7 @@ def _ap_row(group: Mapping, metric: str) -> list[str]:
     for effect in list(EFFECTS)[1:]:
         if effect in group['ap']:
             ap = 100 * group['ap'][effect][metric]
-            cells.append(f'{ap:.1f} ({signed(ap - trained)})')
+            cells.append(f'{ap:.1f} ({ap - trained:+.2f})')
         else:
             cells.append(NONE)
     return cells
@@ -70,7 +70,7 @@ def _gate_row(name: str, row: Mapping) -> list[str]:
         cell('mean', '.3f'),
         cell('image_std', '.4f'),
         cell('saturation', '.0%'),
-        *(f'{parts[key]:.1%}' if parts else NONE for key in SHARES),
+        *(f'{parts[key]:.2%}' if parts else NONE for key in SHARES),
     ]
 
 
@@ -86,11 +86,22 @@ def sentences(found: Mapping) -> list[str]:
     if time := found.get('time'):
         saved, low, high = (1 - time[k] for k in ('ratio', 'high', 'low'))
         lines.append(
-            f'Without these parts an image takes {saved:.1%} less time '
-            f'(quartiles {low:.1%} to {high:.1%}, on {time["device"]}).'
+            f'Without these parts a batch takes {saved:.1%} less time '
+            f'(quartiles {low:.1%} to {high:.1%}, on {found["device"]}).'
         )
-    if folded := found.get('fold'):
-        lines.append(folded['sentence'])
+    if fold := found.get('fold'):
+        aps = ', '.join(
+            f'{NAMES[metric]} {100 * value:.1f}'
+            for metric, value in fold['ap'].items()
+        )
+        lines.append(
+            f'{len(fold["plugins"])} plugins are folded into the layers in '
+            f'front of them: {aps}. {fold["file"]} fits {fold["config"]}.'
+        )
+        lines += [
+            f'Not folded: {name}, as {reason}.'
+            for name, reason in fold['left'].items()
+        ]
     lines += [
         f'Not audited: {name}, as {reason}.'
         for name, reason in found['not_audited'].items()

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import Subset
 
 from mmdet_attn.config_errors import config_errors
@@ -79,7 +78,7 @@ class Evaluation:
 
     def run(
         self,
-        detector: nn.Module,
+        detector: Any,
         step: Callable[[int], None] = lambda images: None,
         next_batch: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
