@@ -84,10 +84,10 @@ def sentences(found: Mapping) -> list[str]:
         for group in found['groups']
     ]
     if time := found.get('time'):
-        saved, low, high = (1 - time[k] for k in ('ratio', 'high', 'low'))
         lines.append(
-            f'Without these parts a batch takes {saved:.1%} less time '
-            f'(quartiles {low:.1%} to {high:.1%}, on {found["device"]}).'
+            f'Without these parts a batch takes {time["ratio"]:.2f} times as '
+            f'long (quartiles {time["low"]:.2f} to {time["high"]:.2f}, on '
+            f'{found["device"]}).'
         )
     if fold := found.get('fold'):
         aps = ', '.join(
@@ -114,7 +114,7 @@ def show(found: Mapping) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    console = Console(width=max(Console().width, 110))
+    console = Console(width=max(Console().width, 120))
     for title, header, rows in tables(found):
         grid = RichTable(title=title)
         for index, column in enumerate(header):
@@ -182,7 +182,7 @@ def plot(gates: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Plot the factors of gates on one scale, and the shares of each."""
     from matplotlib.figure import Figure
 
-    width = min(16.0, max(6.0, 2.5 + 0.3 * len(gates)))
+    width = min(16.0, max(8.0, 2.5 + 0.3 * len(gates)))
     figure = Figure((width, 6.4), layout='constrained')
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     places = range(len(gates))
@@ -218,11 +218,14 @@ def plot(gates: Sequence[Mapping[str, Any]], file: Path) -> None:
     bottom.set_ylabel('share of E[(F - 1)²]')
     names = [gate['name'].removeprefix('backbone.') for gate in gates]
     bottom.set_xticks(places, names, rotation=90, fontsize=7)
+    bottom.set_ylim(0, 1)
     bottom.set_xlim(-0.6, len(gates) - 0.4)
     for axes in (top, bottom):
         axes.grid(axis='y', alpha=0.25)
     figure.suptitle('What the gates multiply by, in order of depth')
-    figure.legend(loc='outside lower center', ncols=4, frameon=False)
+    figure.legend(
+        loc='outside lower center', ncols=4, fontsize=8, frameon=False
+    )
     figure.savefig(file, dpi=110)
 
 

@@ -285,12 +285,8 @@ def write_folded(
             another one.
     """
     cfg, state, names = fold(factors)
-    left = (
-        dict.fromkeys(
-            fold.plugins.keys() - names, 'not constant by the verdict'
-        )
-        | fold.refused
-    )
+    others = sorted(fold.plugins.keys() - {*names, *fold.refused})
+    left = dict.fromkeys(others, 'its verdict is another') | fold.refused
     if not names:
         raise InputError(
             f'--fold: no gate was folded. {listed(left)} --fold-gates chooses '
@@ -298,10 +294,11 @@ def write_folded(
         )
     folded = _check_same(fold, cfg, state, names, factors)
     ap = evaluation.run(folded)
-    meta = {**meta, 'cfg': cfg.pretty_text}
+    text = cfg.pretty_text
+    meta = {**meta, 'cfg': text}
     content = for_publication({'state_dict': state, 'meta': meta})
     write_checkpoint(content, file)
-    cfg.dump(file.with_suffix('.py'))
+    file.with_suffix('.py').write_text(text, encoding='utf-8')
     return {
         'file': str(file),
         'config': str(file.with_suffix('.py')),
