@@ -9,7 +9,6 @@ from torch import nn
 from mmdet_attn.errors import InputError
 from mmdet_attn.look.views import stage_of
 from mmdet_attn.study.effects import SHARES, GatePart, Part, parts_of, using
-from mmdet_attn.study.evaluation import Evaluation
 
 # What is done, in the order of the tables.
 EFFECTS = {
@@ -47,7 +46,7 @@ class Audit:
 
     Args:
         detector: A detector in eval mode.
-        evaluation: The images and the metric.
+        evaluation: An `Evaluation`.
         stages: Whether to go through the stages, too.
 
     Attributes:
@@ -56,7 +55,7 @@ class Audit:
     """
 
     def __init__(
-        self, detector: nn.Module, evaluation: Evaluation, stages: bool = True
+        self, detector: Any, evaluation: Any, stages: bool = True
     ) -> None:
         self.detector, self.evaluation = detector, evaluation
         self.parts, self.others = find_parts(detector)

@@ -352,7 +352,7 @@ def _maps(detector: Any, batch: Any, heads: set[str]) -> list[Tensor]:
 
 
 def _fronts(
-    detector: nn.Module, parts: Sequence[Part], batch: Any
+    detector: Any, parts: Sequence[Part], batch: Any
 ) -> dict[str, set[str]]:
     """The modules whose output the parts take as it is; '' is unknown."""
     # By the memory of a tensor: in it lie its views, too, such as tokens
