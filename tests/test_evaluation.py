@@ -28,6 +28,7 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics, set_eval_backend
 from mmdet_attn.evaluation.engine import find_evaluator
 from mmdet_attn.evaluation.report import statistics, table
+from mmdet_attn.study.matches import ap, matches_of
 
 ENGINES = ('faster', 'pycocotools')
 SIZE = 64
@@ -460,6 +461,7 @@ def test_report_and_table(predicted):
     metric = FastCocoMetric(
         ann_file=str(file), metric=['bbox', 'segm'], classwise=True
     )
+    metric.keep = True
     with mock.patch.object(MMLogger, 'info') as info:
         found = score(metric, classes, samples)
     logged = [call.args[0].strip() for call in info.call_args_list]
@@ -469,6 +471,8 @@ def test_report_and_table(predicted):
     for kind in KINDS:
         part = metric.report[kind]
         assert list(part['classes']) == classes
+        matched = matches_of(metric.evaluators[kind])
+        assert ap(matched) == pytest.approx(part['all']['AP'], abs=1e-12)
         assert round(part['all']['AP'], 3) == found[f'coco/{kind}_mAP']
         assert round(part['all']['APs'], 3) == found[f'coco/{kind}_mAP_s']
         # 96 pixels a side: no image has an object of more than 96 x 96.

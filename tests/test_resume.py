@@ -1,6 +1,7 @@
 """Trainings that are stopped and resumed end like undisturbed ones."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -27,6 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.study.facts import FactsHook
 from mmdet_attn.training.checkpoints import save_safely, use_resume
 from mmdet_attn.training.reproducible import ExactResumeHook, train_exactly
 from mmdet_attn.training.stopping import (
@@ -214,6 +216,7 @@ def train(cfg, resume=None, stop=None) -> Path:
     runner = Runner.from_cfg(cfg)
     runner.register_hook(StopHook())
     runner.register_hook(ExactResumeHook())
+    runner.register_hook(FactsHook())
     with restore_signals():
         if stop is None:
             runner.train()
@@ -231,6 +234,7 @@ def differences(one, other, path='') -> list[str]:
     if 'time' in name or name in {
         'cfg', 'experiment_name', 'last_ckpt', 'best_ckpt', 'eta',
         'mmengine_version',  # it has the commit of the current folder
+        'starts', 'seconds', 'memory_mb',
     }:  # fmt: skip
         return []
     if isinstance(one, dict):
@@ -263,6 +267,11 @@ def assert_equal(one: Path, other: Path) -> None:
     contents = [torch.load(file, weights_only=False) for file in (one, other)]
     assert {'state_dict', 'optimizer', 'message_hub'} <= contents[0].keys()
     assert not differences(*contents)
+    facts = [
+        json.loads(f.with_name('facts.json').read_text()) for f in (one, other)
+    ]
+    for key in ('finished', 'schedule', 'loss', 'evaluations', 'seed'):
+        assert facts[0][key] == facts[1][key], key
 
 
 @pytest.fixture(autouse=True)

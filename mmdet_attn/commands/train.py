@@ -7,6 +7,7 @@ from mmdet_attn.config_checks import check_files
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.launch import build_runner, resume_at_start
+from mmdet_attn.study.facts import FactsHook
 from mmdet_attn.training.alone import lock
 from mmdet_attn.training.checkpoints import save_safely, use_resume
 from mmdet_attn.training.finite import FiniteHook
@@ -126,5 +127,6 @@ def main(args):
         runner.register_hook(FiniteHook())
     runner.register_hook(StopHook())
     runner.register_hook(ExactResumeHook())
+    runner.register_hook(FactsHook())
     with config_errors(cfg), restore_signals():
         runner.train()

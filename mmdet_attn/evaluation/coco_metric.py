@@ -46,7 +46,8 @@ class FastCocoMetric(CocoMetric):
 
     After an evaluation, `report` has every statistic in full precision, for
     all classes and for each class. A statistic is None if there is no object
-    to find.
+    to find. With `keep = True`, `evaluators` then has what computed boxes and
+    masks, for who needs the matches.
 
     Args:
         args: Arguments of `mmdet.CocoMetric`.
@@ -71,6 +72,8 @@ class FastCocoMetric(CocoMetric):
         self.backend = backend
         self.evaluator = find_evaluator(backend, self.use_mp_eval)
         self.report: dict[str, Any] = {}
+        self.keep = False
+        self.evaluators: dict[str, Any] = {}
         if not self.format_only and set(self.metrics) - {'proposal_fast'}:
             self._check()
             self._number_from_one()
@@ -99,7 +102,7 @@ class FastCocoMetric(CocoMetric):
             mock.patch.object(self, 'classwise', False),
         ):
             found = super().compute_metrics(results)
-        self.report = {}
+        self.report, self.evaluators = {}, {}
         if self.format_only:
             return found
         self.report = {
@@ -114,6 +117,8 @@ class FastCocoMetric(CocoMetric):
             self.report[kind] = report
             if kind == 'proposal':
                 continue
+            if self.keep:
+                self.evaluators[kind] = run
             report['classes'] = {
                 self._coco_api.cats[category]['name']: statistics(run, k)
                 for k, category in enumerate(run.params.catIds)

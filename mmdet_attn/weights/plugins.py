@@ -1,7 +1,7 @@
 """Find the plugins of a network and how they start."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -65,24 +65,30 @@ def refuse_frozen(plugins: Mapping[str, nn.Module]) -> None:
         )
 
 
-class FrozenPluginHook(Hook):
-    """Refuse to train with a frozen plugin that no weights have reached.
+def remember_loaded(network: nn.Module) -> set[str]:
+    """The names of the plugins that get weights from now on.
 
-    It watches what is loaded, whoever initialises the model or resumes the
-    training.
+    Whoever initialises the network or resumes its training, a name is added
+    when weights are loaded.
     """
+    loaded: set[str] = set()
+    for name, plugin in plugins_of(network).items():
 
-    def __init__(self) -> None:
-        self.loaded: set[str] = set()
+        def remember(module, state, prefix, *_, name=name):
+            if any(key.startswith(prefix) for key in state):
+                loaded.add(name)
+
+        plugin.register_load_state_dict_pre_hook(remember)
+    return loaded
+
+
+class FrozenPluginHook(Hook):
+    """Refuse to train with a frozen plugin that no weights have reached."""
+
+    loaded: Collection[str] = ()
 
     def before_run(self, runner: Any) -> None:
-        for name, plugin in plugins_of(runner.model).items():
-
-            def remember(module, state, prefix, *_, name=name):
-                if any(key.startswith(prefix) for key in state):
-                    self.loaded.add(name)
-
-            plugin.register_load_state_dict_pre_hook(remember)
+        self.loaded = remember_loaded(runner.model)
 
     def before_train(self, runner: Any) -> None:
         refuse_frozen(
