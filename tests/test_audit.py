@@ -23,7 +23,7 @@ from torch import nn
 from mmdet_attn import CBAM, ECA, GC, SE, Gate, LSKUnit, PSAConv2d
 from mmdet_attn.errors import InputError
 from mmdet_attn.plugins.cbam import SpatialGate
-from mmdet_attn.study.audit import Audit, verdict
+from mmdet_attn.study.audit import Audit
 from mmdet_attn.study.effects import (
     GRID,
     SHARES,
@@ -34,6 +34,7 @@ from mmdet_attn.study.effects import (
     resize,
     using,
 )
+from mmdet_attn.study.verdict import verdict
 
 TOOL = 'tools/analysis_tools/audit.py'
 
@@ -297,7 +298,7 @@ SUM = [Part('layer1.0.gc', GC(16))]
         ((40, 40.1, 39.0, 38, 39), GATE, 'fixed', 'a fixed map'),
         ((40, 38.7, 38.0, 30, 35), GATE, 'attends', 'AP falls by 1.3'),
         ((40, 41.3, 38.0, 30, 35), GATE, 'harms', 'AP rises by 1.3'),
-        ((40, 40, 40, 40.1, 40), GATE, 'nothing', 'changes AP by +0.1'),
+        ((40, 40, 40, 40.1, 40), GATE, 'nothing', 'AP changes by +0.1'),
         ((0.9, 0.9, 0.9, 0.9, 0.9), GATE, 'unknown', 'is 0.9'),
         ((40, None, None, 38, 39.9), SUM, 'fixed', 'in all images'),
         ((40, None, None, 38, 38), SUM, 'attends', 'AP falls by 2.0'),
@@ -309,13 +310,13 @@ def test_verdict(aps, parts, kind, words):
         for effect, value in zip(EFFECTS, aps, strict=True)
         if value is not None
     }
-    found, sentence = verdict(parts, ap)
+    found, _, sentence = verdict(parts, ap)
     assert found == kind
     assert words in sentence
     # Masks alone can tell, too.
     if kind not in ('unknown', 'nothing'):
         both = {k: {'bbox': 0.3, 'segm': v['bbox']} for k, v in ap.items()}
-        assert verdict(parts, both) == (found, sentence)
+        assert verdict(parts, both)[::2] == (found, sentence)
 
 
 class Toy(nn.Module):
@@ -338,14 +339,15 @@ class Answers:
         with torch.no_grad():
             self.answers = torch.cat([network(x) for x in self.data])
 
-    def run(self, network, step, next_batch):
+    def run(self, network, step, next_batch, keep):
         found = []
         for x in self.data:
             next_batch()
             found.append(network(x))
             step(len(x))
         right = torch.isclose(torch.cat(found), self.answers, rtol=0.05)
-        return {'bbox': right.all((1, 2, 3)).double().mean().item()}
+        ap = right.all((1, 2, 3)).double().mean().item()
+        return {'bbox': ap}, {}
 
 
 class Constant(Gate):
@@ -444,7 +446,7 @@ class OneBatch:
     """An evaluation that measures nothing."""
 
     def run(self, detector):
-        return {'bbox': 0.5}
+        return {'bbox': 0.5}, {}
 
 
 def fold_up(cfg, batch, tmp_path, effect, wanted=()):

@@ -9,6 +9,8 @@ from torch import nn
 from mmdet_attn.errors import InputError
 from mmdet_attn.look.views import stage_of
 from mmdet_attn.study.effects import SHARES, GatePart, Part, parts_of, using
+from mmdet_attn.study.matches import bootstrap_differences
+from mmdet_attn.study.verdict import TOLERANCE, moved, signed, verdict
 
 # What is done, in the order of the tables.
 EFFECTS = {
@@ -18,9 +20,6 @@ EFFECTS = {
     'removed': 'removed',
     'shuffled': 'map of another image',
 }
-# Two trainings on COCO that differ in the seed alone differ by about this.
-TOLERANCE = 0.2  # points of AP
-LEAST = 1.0  # points of AP: a detector below has learnt too little
 ALL = 'all'
 
 
@@ -84,23 +83,33 @@ class Audit:
         """
         show(EFFECTS['trained'])
         with using(self.parts, 'measured'):
-            trained = self._evaluate(step)
+            trained, matches = self._evaluate(step, keep=True)
             for part in self.parts:
                 part.finish()
         silent = [p for p in self.parts if not p.end]
         for part in silent:
             self.others[part.name] = 'it does not run in an evaluation'
+        if silent == self.parts:
+            raise InputError(
+                'No attention of this detector runs in an evaluation: '
+                f'{", ".join(self.others)}.'
+            )
         groups = []
         for name, members in self.groups.items():
             parts = [part for part in members if part not in silent]
             ap = {'trained': trained}
+            intervals: dict[str, dict] = {}
             for effect in _effects(parts):
                 show(f'{name}: {EFFECTS[effect]}')
                 chosen = [part for part in parts if effect in part.effects]
                 with using(chosen, effect):
-                    ap[effect] = self._evaluate(step)
+                    ap[effect], found = self._evaluate(step, name == ALL)
+                intervals[effect] = {
+                    metric: bootstrap_differences(one, matches[metric])
+                    for metric, one in found.items()
+                }
             if parts:
-                groups.append(_group(name, parts, ap))
+                groups.append(_group(name, parts, ap, intervals))
         return {
             'images': self.evaluation.images,
             'tolerance': TOLERANCE,
@@ -125,12 +134,12 @@ class Audit:
 
         return time_pair(run_without, run)
 
-    def _evaluate(self, step: Callable[[int], None]) -> dict[str, float]:
+    def _evaluate(self, step: Callable[[int], None], keep: bool) -> tuple:
         def next_batch() -> None:
             for part in self.parts:
                 part.next_batch()
 
-        return self.evaluation.run(self.detector, step, next_batch)
+        return self.evaluation.run(self.detector, step, next_batch, keep)
 
 
 def _effects(parts: Sequence[Part]) -> Iterator[str]:
@@ -176,98 +185,25 @@ def shares(parts: Sequence[Part]) -> dict[str, float] | None:
     return {k: v / total for k, v in sums.items()} if total else None
 
 
-def _group(name: str, parts: list[Part], ap: dict) -> dict[str, Any]:
-    kind, sentence = verdict(parts, ap)
+def _group(
+    name: str, parts: list[Part], ap: dict, intervals: dict
+) -> dict[str, Any]:
+    kind, effect, sentence = verdict(parts, ap)
+    if effect and (found := intervals[effect]):
+        _, low, high = found[moved(ap, effect)]
+        sentence += (
+            f' Over choices of images by chance, 95 % of these changes lie '
+            f'between {signed(100 * low)} and {signed(100 * high)}.'
+        )
     return {
         'name': name,
         'parts': [part.name for part in parts],
         'ap': ap,
+        'intervals': {
+            effect: {metric: one._asdict() for metric, one in found.items()}
+            for effect, found in intervals.items()
+        },
         'shares': shares(parts),
         'verdict': kind,
         'sentence': sentence,
     }
-
-
-def verdict(parts: Sequence[Any], ap: dict) -> tuple[str, str]:
-    """What parts do, by rules over AP in the order of this function.
-
-    A change counts where AP of boxes or of masks moves by more than
-    `TOLERANCE`.
-
-    Args:
-        parts: The parts of a group.
-        ap: AP by effect and metric, as fractions.
-
-    Returns:
-        A word for the rule, and a sentence.
-    """
-    gates = [part for part in parts if 'map' in part.effects]
-    kind = 'gate' if gates else 'module'
-    count = len(gates or parts)
-    these = f'These {count} {kind}s' if count > 1 else f'This {kind}'
-    s, them = ('', 'them') if count > 1 else ('s', 'it')
-
-    trained = 100 * max(ap['trained'].values())
-    if trained < LEAST:
-        return 'unknown', (
-            f'AP as trained is {trained:.1f}: the detector has learnt too '
-            'little to say what its attention does.'
-        )
-    if abs(d := change(ap, 'removed')) <= TOLERANCE:
-        return 'nothing', (
-            f'{these} do{"es" if s else ""} nothing for AP: removing {them} '
-            f'changes AP by {signed(d)}.'
-        )
-    if not gates:
-        d = change(ap, 'shuffled')
-        end = f'with what {"they add" if count > 1 else "it adds"} in '
-        end += f'another image AP {_moves(d)}.'
-        if abs(d) <= TOLERANCE:
-            return (
-                'fixed',
-                f'{these} add{s} nearly the same in all images: {end}',
-            )
-        return 'attends', f'{these} attend{s}: {end}'
-    one = 'one scalar each' if count > 1 else 'one scalar'
-    if abs(d := change(ap, 'scalar')) <= TOLERANCE:
-        gains = 'constant gains' if count > 1 else 'a constant gain'
-        return 'constant', (
-            f'{these} act{s} as {gains}: {one} changes AP by {signed(d)}.'
-        )
-    if abs(d := change(ap, 'map')) <= TOLERANCE:
-        maps = 'fixed maps' if count > 1 else 'a fixed map'
-        return 'fixed', (
-            f'{these} act{s} as {maps}, the same for every image: the mean '
-            f'map changes AP by {signed(d)}, {one} by '
-            f'{signed(change(ap, "scalar"))}.'
-        )
-    dependence = 'their' if count > 1 else 'its'
-    if d > 0:
-        return 'harms', (
-            f'{these} attend{s}, and AP is lower for it: without '
-            f'{dependence} dependence on the image AP {_moves(d)}.'
-        )
-    return 'attends', (
-        f'{these} attend{s}: without {dependence} dependence on the image AP '
-        f'{_moves(d)}.'
-    )
-
-
-def change(ap: dict, effect: str) -> float:
-    """The change of AP in points; of boxes and masks the greater."""
-    changes = [
-        100 * (value - ap['trained'][metric])
-        for metric, value in ap[effect].items()
-    ]
-    return max(changes, key=abs)
-
-
-def signed(points: float) -> str:
-    """A change in points, as +0.1 or 0.0."""
-    text = f'{points:+.1f}'
-    return text if float(text) else '0.0'
-
-
-def _moves(points: float) -> str:
-    verb = 'rises' if points > 0 else 'falls'
-    return f'{verb} by {abs(points):.1f}'

@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
+from mmdet_attn.study.matches import Matches, matches_of
 
 
 def build_detector(cfg: Config, device: str) -> Any:
@@ -81,17 +82,22 @@ class Evaluation:
         detector: Any,
         step: Callable[[int], None] = lambda images: None,
         next_batch: Callable[[], None] = lambda: None,
-    ) -> dict[str, float]:
+        keep: bool = False,
+    ) -> tuple[dict[str, float], dict[str, Matches]]:
         """Evaluate a detector.
 
         Args:
             detector: The detector.
             step: Called after each batch with its number of images.
             next_batch: Called before each batch.
+            keep: Whether to return the matches.
 
         Returns:
-            AP of `bbox`, and of `segm` where masks are evaluated.
+            AP of `bbox`, and of `segm` where masks are evaluated; what was
+            matched for each.
         """
+        for metric in self.evaluator.metrics:
+            metric.keep = keep
         for batch in self.loader:
             next_batch()
             with torch.no_grad():
@@ -101,6 +107,7 @@ class Evaluation:
         with quiet():
             self.evaluator.evaluate(self.images)
         aps: dict[str, float] = {}
+        matches: dict[str, Matches] = {}
         for metric in self.evaluator.metrics:
             for kind in {'bbox', 'segm'} & {*getattr(metric, 'metrics', ())}:
                 # Without a detection there is no report.
@@ -111,7 +118,9 @@ class Evaluation:
                         'is no AP.'
                     )
                 aps[kind] = every['AP']
-        return dict(sorted(aps.items()))
+            for kind, engine in getattr(metric, 'evaluators', {}).items():
+                matches[kind] = matches_of(engine)
+        return dict(sorted(aps.items())), matches
 
 
 @contextlib.contextmanager

@@ -293,7 +293,7 @@ def write_folded(
             'gates whatever the verdict is.'
         )
     folded = _check_same(fold, cfg, state, names, factors)
-    ap = evaluation.run(folded)
+    ap, _ = evaluation.run(folded)
     text = cfg.pretty_text
     meta = {**meta, 'cfg': text}
     content = for_publication({'state_dict': state, 'meta': meta})
