@@ -86,7 +86,7 @@ class Audit:
             trained, matches = self._evaluate(step, keep=True)
             for part in self.parts:
                 part.finish()
-        silent = [p for p in self.parts if not p.end]
+        silent = [p for p in self.parts if not p.ran]
         for part in silent:
             self.others[part.name] = 'it does not run in an evaluation'
         if silent == self.parts:
@@ -107,6 +107,7 @@ class Audit:
                 intervals[effect] = {
                     metric: bootstrap_differences(one, matches[metric])
                     for metric, one in found.items()
+                    if metric in matches
                 }
             if parts:
                 groups.append(_group(name, parts, ap, intervals))

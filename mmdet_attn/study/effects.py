@@ -118,6 +118,7 @@ class Part:
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
         self.original = getattr(module, self.replaces)
+        self.ran = False
         # The maps of the last image of a batch, one for each run.
         self.before: list[Tensor] = []
         self.now: list[Tensor] = []
@@ -154,6 +155,7 @@ class Part:
         return x + self._of_image_before(self.original(x) - x)
 
     def _keep(self, maps: Tensor) -> None:
+        self.ran = True
         self.now.append(maps[-1:].clone())
 
     def _of_image_before(self, maps: Tensor) -> Tensor:

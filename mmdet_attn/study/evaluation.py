@@ -8,15 +8,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import Subset
 
 from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
+from mmdet_attn.evaluation.coco_metric import FastCocoMetric
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.study.matches import Matches, matches_of
+
+KINDS = {'bbox', 'segm'}
 
 
 def build_detector(cfg: Config, device: str) -> Any:
@@ -31,51 +35,55 @@ class Evaluation:
 
     Args:
         cfg: A config with a COCO metric.
-        images: How many images to take; None is all.
+        images: How many images to take, at least 2; None is all.
         seed: Of the order.
 
     Raises:
-        InputError: There is no COCO metric, or there are fewer images.
+        InputError: There is no COCO metric, or there are too few images.
     """
 
     def __init__(
         self, cfg: Config, images: int | None = None, seed: int = 0
     ) -> None:
-        from mmengine.evaluator import Evaluator
-        from mmengine.registry import DATASETS
-
-        metrics = coco_metrics(cfg, 'test')
-        if not metrics:
-            raise InputError(
-                'The audit measures AP, and no evaluator of this config is '
-                'CocoMetric or mmdet_attn.FastCocoMetric.'
-            )
-        for metric in metrics:
+        for metric in coco_metrics(cfg, 'test'):
             metric['type'] = 'mmdet_attn.FastCocoMetric'
         init_default_scope(cfg.get('default_scope') or 'mmdet')
         with config_errors(cfg), quiet():
+            self.evaluator = Evaluator(cfg.test_evaluator)
             dataset: Any = DATASETS.build(cfg.test_dataloader.dataset)
-        if images is not None and not 0 < images <= len(dataset):
+        self.metrics = [
+            metric
+            for metric in self.evaluator.metrics
+            if KINDS & {*getattr(metric, 'metrics', ())}
+            and isinstance(metric, FastCocoMetric)
+        ]
+        if not self.metrics:
             raise InputError(
-                f'--images must be from 1 to the {len(dataset)} images of '
-                f'the validation set, got {images}.'
+                'The audit measures AP of boxes or masks, and no evaluator '
+                'of this config is a CocoMetric that does so.'
+            )
+        count = len(dataset) if images is None else images
+        if not 2 <= count <= len(dataset):
+            raise InputError(
+                f'--images must be from 2 to the {len(dataset)} images of '
+                f'the validation set, got {count}.'
             )
         chance = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(dataset), generator=chance)[:images]
-        self.images = len(order)
+        order = torch.randperm(len(dataset), generator=chance)[:count].tolist()
+        self.images = count
         loader = {
             **cfg.test_dataloader,
-            'dataset': Subset(dataset, order.tolist()),
+            'dataset': Subset(dataset, order),
             'sampler': dict(type='DefaultSampler', shuffle=False),
+            'batch_sampler': None,
         }
-        with config_errors(cfg), quiet():
+        with config_errors(cfg):
             self.loader = Runner.build_dataloader(loader)
-            self.evaluator = Evaluator(cfg.test_evaluator)
         self.evaluator.dataset_meta = dataset.metainfo
-        if images is not None:
-            ids = [dataset.get_data_info(i)['img_id'] for i in order.tolist()]
-            for metric in self.evaluator.metrics:
-                metric.img_ids = ids
+        for metric in self.metrics if images else ():
+            metric.img_ids = [
+                dataset.get_data_info(index)['img_id'] for index in order
+            ]
 
     def run(
         self,
@@ -96,7 +104,7 @@ class Evaluation:
             AP of `bbox`, and of `segm` where masks are evaluated; what was
             matched for each.
         """
-        for metric in self.evaluator.metrics:
+        for metric in self.metrics:
             metric.keep = keep
         for batch in self.loader:
             next_batch()
@@ -108,8 +116,8 @@ class Evaluation:
             self.evaluator.evaluate(self.images)
         aps: dict[str, float] = {}
         matches: dict[str, Matches] = {}
-        for metric in self.evaluator.metrics:
-            for kind in {'bbox', 'segm'} & {*getattr(metric, 'metrics', ())}:
+        for metric in self.metrics:
+            for kind in KINDS & {*metric.metrics}:
                 # Without a detection there is no report.
                 every = metric.report.get(kind, {}).get('all', {'AP': 0.0})
                 if every['AP'] is None:
@@ -118,7 +126,7 @@ class Evaluation:
                         'is no AP.'
                     )
                 aps[kind] = every['AP']
-            for kind, engine in getattr(metric, 'evaluators', {}).items():
+            for kind, engine in metric.evaluators.items():
                 matches[kind] = matches_of(engine)
         return dict(sorted(aps.items())), matches
 
