@@ -112,11 +112,11 @@ def main(args):
     load_strictly(detector, state_dict_of(content), way_out='')
     evaluation = Evaluation(cfg, args.images)
     audit = Audit(detector, evaluation, not args.no_stages)
-    fold = None
+    wanted = args.fold_gates or []
     if args.fold:
+        check_patterns(wanted, audit.parts)
         batch = next(iter(evaluation.loader))
         fold = Fold(plain, detector, audit.parts, batch)
-        check_patterns(args.fold_gates or [], audit.parts)
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -124,33 +124,38 @@ def main(args):
         TextColumn('images, left:'),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as bar:
-        task = bar.add_task('', total=audit.passes * evaluation.images)
-        found = audit.run(
-            lambda images: bar.advance(task, images),
-            lambda text: bar.update(task, description=text),
-        )
     found = {
         'config': args.config,
         'checkpoint': args.checkpoint,
         'device': device,
-        **found,
     }
-    if args.time:
-        found['time'] = audit.time()
-    audit_report.write(found, folder)
-    if fold:
-        factors = constants(
-            found['groups'], audit.parts, args.fold_gates or []
-        )
-        meta = content.get('meta', {})
-        try:
-            found['fold'] = write_folded(
-                fold, factors, evaluation, Path(args.fold), meta
-            )
-            audit_report.write(found, folder)
-        finally:
+    passes = audit.passes + bool(args.fold)
+    try:
+        with Progress(*columns) as bar:
+            task = bar.add_task('', total=passes * evaluation.images)
+
+            def step(images):
+                bar.advance(task, images)
+
+            def show(text):
+                bar.update(task, description=text)
+
+            found |= audit.run(step, show)
+            if args.time:
+                show('time')
+                found['time'] = audit.time()
+            if args.fold:
+                show('folded')
+                found['fold'] = write_folded(
+                    fold,
+                    constants(found['groups'], audit.parts, wanted),
+                    evaluation,
+                    Path(args.fold),
+                    content.get('meta', {}),
+                    step,
+                )
+    finally:  # what was measured stays, also if nothing can be folded
+        if 'groups' in found:
             audit_report.show(found)
-    else:
-        audit_report.show(found)
-    print(f'Results: {folder}')
+            audit_report.write(found, folder)
+            print(f'Results: {folder}')

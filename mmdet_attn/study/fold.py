@@ -1,7 +1,7 @@
 """Fold gates that are constant into the layers in front of them."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -238,7 +238,7 @@ def constants(
             is constant or does nothing, one for each channel of a gate
             without positions in a group that acts as a fixed map.
     """
-    gates = {p.name: p for p in parts if isinstance(p, GatePart)}
+    gates = {p.name: p for p in parts if isinstance(p, GatePart) and p.ran}
     if wanted:
         rule = {
             name: 'constant' if gate.factors[0].numel() > 1 else 'fixed'
@@ -267,6 +267,7 @@ def write_folded(
     evaluation: Evaluation,
     file: Path,
     meta: Mapping,
+    step: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
     """Fold gates, check and evaluate the result, and write it.
 
@@ -276,6 +277,7 @@ def write_folded(
         evaluation: The images and the metric.
         file: The checkpoint to write. Its config gets the suffix `.py`.
         meta: Of the checkpoint of the detector.
+        step: Called after each batch with its number of images.
 
     Returns:
         What was folded and why others were not, and AP.
@@ -293,7 +295,7 @@ def write_folded(
             'gates whatever the verdict is.'
         )
     folded = _check_same(fold, cfg, state, names, factors)
-    ap, _ = evaluation.run(folded)
+    ap, _ = evaluation.run(folded, step)
     text = cfg.pretty_text
     meta = {**meta, 'cfg': text}
     content = for_publication({'state_dict': state, 'meta': meta})
