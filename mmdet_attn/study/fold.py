@@ -76,14 +76,15 @@ class Fold:
         """Why a plugin cannot be folded, or nothing."""
         if name.split('.')[0] not in ('backbone', 'neck', *DENSE):
             return 'it is in a second stage'
-        whole = isinstance(plugin, Gate) or all(
-            isinstance(child, Gate) for child in plugin.children()
-        )
-        if not (gates and whole):
+        inside = tuple(f'{gate.name}.' for gate in gates)
+        others = [
+            path
+            for path, module in plugin.named_modules(prefix=name)
+            if not (any(module.children()) or f'{path}.'.startswith(inside))
+        ]
+        forwards = {type(gate.module).forward for gate in gates}
+        if others or forwards != {Gate.forward}:
             return 'it does more than multiply'
-        for gate in gates:
-            if type(gate.module).forward is not Gate.forward:
-                return 'it does more than multiply'
         front = self._front(gates[0].name)
         layer = self.detector.get_submodule(front) if front else None
         if not isinstance(layer, LAYERS) or layer.weight is None:
