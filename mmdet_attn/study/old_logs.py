@@ -91,8 +91,8 @@ class Run:
 def read_logs(work_dir: str | Path) -> dict[str, Any]:
     """The facts of a training, from the files of mmengine.
 
-    AP is rounded as it was logged, and the loss of an epoch is the mean of
-    what was logged. What is not in the logs is None.
+    AP is rounded as it was logged. The loss of an epoch is the mean of what
+    was logged, which mmengine smooths. What is not in the logs is None.
 
     Raises:
         InputError: The folder is no work directory, its log is broken, or
@@ -127,8 +127,8 @@ def read_logs(work_dir: str | Path) -> dict[str, Any]:
     configs = [run for run in starts if run.config]
     if not configs:
         raise InputError(
-            f'{work_dir} holds neither facts.json nor a log of mmengine '
-            '(TIMESTAMP/vis_data/): give the --work-dir of a training.'
+            f'{work_dir} holds no log of mmengine (TIMESTAMP/vis_data/) and '
+            'no facts.json: give the --work-dir of a training.'
         )
     _check(configs[-1].config, path)
     facts = _facts(configs[-1], configs[0], path)
