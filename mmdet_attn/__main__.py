@@ -17,6 +17,7 @@ COMMANDS = {
     'complexity': "parameters and GFLOPs, beside the paper's",
     'benchmark': 'time and memory of attention, as ratios',
     'visualize-attention': 'show what attention does in images: one page',
+    'audit': 'does the attention attend? AP with it replaced',
     'compare-results': 'AP of trainings, and differences with intervals',
     'make-shapes': 'render a small data set of coloured shapes',
     'convert-checkpoint': 'convert an official checkpoint',
