@@ -33,25 +33,21 @@ def make_config(study: Study, run: Run) -> Config:
     from mmdet_attn.commands.train import make_parser
     from mmdet_attn.weights.start import start_from
 
-    entries = [study.changes, run.base, run.attention]
-    changes: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    for entry in entries:
-        options |= entry.get('options', {})
-        changes |= {k: v for k, v in entry.items() if k != 'options'}
+    changes = study.changes_of(run)
     words = [run.base['config'], '--work-dir', str(study.work_dir(run))]
     if study.data_root is not None:
         words += ['--data-root', study.data_root]
     if 'image_scale' in changes:
         words += ['--image-scale', *map(str, changes['image_scale'])]
     args = make_parser().parse_args(words)
-    args.cfg_options = options
+    args.cfg_options = changes['options']
     args.epochs = changes.get('epochs')
     cfg = load_config(
         args, 'train', 'val', change=partial(_change, run, args.epochs)
     )
     if 'load_from' in changes:
-        start_from(cfg, str(changes['load_from']))
+        strict = not changes.get('non_strict', False)
+        start_from(cfg, str(changes['load_from']), strict)
     return cfg
 
 

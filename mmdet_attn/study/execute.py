@@ -110,7 +110,10 @@ def command(study: Study, run: Run) -> list[str]:
     start = [sys.executable, str(TOOLS / 'train.py'), config]
     if processes > 1:
         start = [str(TOOLS / 'dist_train.sh'), config, str(processes)]
-    return [*start, '--work-dir', str(study.work_dir(run)), '--resume']
+    start += ['--work-dir', str(study.work_dir(run)), '--resume']
+    if study.changes_of(run).get('non_strict'):
+        start.append('--non-strict')
+    return start
 
 
 def start(study: Study, run: Run, slot: Slot) -> Child:

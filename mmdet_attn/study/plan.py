@@ -16,7 +16,7 @@ from mmdet_attn.errors import InputError
 NAME = re.compile(r'[A-Za-z0-9][\w.-]*')
 NONE = 'none'
 # How a training is changed: of all, of a base, of an attention.
-CHANGES = {'epochs', 'image_scale', 'load_from', 'options'}
+CHANGES = {'epochs', 'image_scale', 'load_from', 'non_strict', 'options'}
 KEYS = {
     'a study': {
         *('name', 'work_dir', 'data_root', 'base', 'attention', 'seeds'),
@@ -81,6 +81,15 @@ class Study(NamedTuple):
     launch: dict[str, Any]
     runs: list[Run]
     text: str
+
+    def changes_of(self, run: Run) -> dict[str, Any]:
+        """How a training is changed, by all entries that concern it."""
+        found: dict[str, Any] = {'options': {}}
+        for entry in (self.changes, run.base, run.attention):
+            options = found['options'] | entry.get('options', {})
+            found |= {k: v for k, v in entry.items() if k in CHANGES}
+            found['options'] = options
+        return found
 
     def work_dir(self, run: Run) -> Path:
         """The work directory of a training."""
@@ -246,6 +255,10 @@ def _changes(what: str, entry: Mapping) -> dict[str, Any]:
             f'{{train_dataloader.batch_size: 4}}, got {options!r}.'
         )
     found['options'] = dict(options)
+    if type(found.get('non_strict', False)) is not bool:
+        raise InputError(
+            f'non_strict must be true or false, got {found["non_strict"]!r}.'
+        )
     scale = found.get('image_scale', [1, 1])
     if not isinstance(scale, list) or [type(s) for s in scale] != [int, int]:
         raise InputError(
