@@ -148,9 +148,13 @@ def test_sums_do_not_grow_with_the_images():
     assert gauge.count == 10
 
 
-def test_saturation_is_the_share_of_values_beyond():
-    gauge = gauge_of(torch.tensor([0.01, 0.5, 0.94, 0.96]).view(1, 4, 1, 1))
-    assert gauge.saturated / gauge.count == 0.5
+def test_saturation_is_the_share_of_values_near_the_ends():
+    maps = torch.tensor([0.01, 0.5, 0.94, 0.96]).view(1, 4, 1, 1)
+    assert gauge_of(maps).saturation == 0.5
+    assert gauge_of(maps + 0.1).saturation is None
+    twice = Gauge(scale=2.0)
+    twice.add(2 * maps)
+    assert twice.saturation == 0.5
 
 
 # -- replacements
