@@ -393,6 +393,10 @@ def test_part_that_does_not_run():
     found = audit.run()
     assert [row['name'] for row in found['parts']] == ['layer1.1', 'layer2.1']
     assert 'does not run' in found['not_audited']['training_only']
+    network.layer1, network.layer2 = nn.Identity(), nn.Identity()
+    audit = Audit(network, Answers(network, torch.rand(2, 1, 1, 1)))
+    with pytest.raises(InputError, match='runs in an evaluation'):
+        audit.run()
 
 
 def test_nothing_to_audit():
