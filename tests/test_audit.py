@@ -148,9 +148,13 @@ def test_sums_do_not_grow_with_the_images():
     assert gauge.count == 10
 
 
-def test_saturation_is_the_share_of_values_beyond():
-    gauge = gauge_of(torch.tensor([0.01, 0.5, 0.94, 0.96]).view(1, 4, 1, 1))
-    assert gauge.saturated / gauge.count == 0.5
+def test_saturation_is_the_share_of_values_near_the_ends():
+    maps = torch.tensor([0.01, 0.5, 0.94, 0.96]).view(1, 4, 1, 1)
+    assert gauge_of(maps).saturation == 0.5
+    assert gauge_of(maps + 0.1).saturation is None
+    twice = Gauge(scale=2.0)
+    twice.add(2 * maps)
+    assert twice.saturation == 0.5
 
 
 # -- replacements
@@ -389,6 +393,10 @@ def test_part_that_does_not_run():
     found = audit.run()
     assert [row['name'] for row in found['parts']] == ['layer1.1', 'layer2.1']
     assert 'does not run' in found['not_audited']['training_only']
+    network.layer1, network.layer2 = nn.Identity(), nn.Identity()
+    audit = Audit(network, Answers(network, torch.rand(2, 1, 1, 1)))
+    with pytest.raises(InputError, match='runs in an evaluation'):
+        audit.run()
 
 
 def test_nothing_to_audit():

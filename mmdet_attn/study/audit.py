@@ -1,6 +1,7 @@
 """Does the attention of a detector attend? Evaluate it with replacements."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from mmdet_attn.errors import InputError
 from mmdet_attn.look.views import stage_of
 from mmdet_attn.study.effects import SHARES, GatePart, Part, parts_of, using
-from mmdet_attn.study.matches import bootstrap_differences
+from mmdet_attn.study.matches import Difference, bootstrap_differences
 from mmdet_attn.study.verdict import TOLERANCE, moved, signed, verdict
 
 # What is done, in the order of the tables.
@@ -104,11 +105,7 @@ class Audit:
                 chosen = [part for part in parts if effect in part.effects]
                 with using(chosen, effect):
                     ap[effect], found = self._evaluate(step, name == ALL)
-                intervals[effect] = {
-                    metric: bootstrap_differences(one, matches[metric])
-                    for metric, one in found.items()
-                    if metric in matches
-                }
+                intervals[effect] = _intervals(found, matches)
             if parts:
                 groups.append(_group(name, parts, ap, intervals))
         return {
@@ -161,7 +158,6 @@ def _facts(part: Part) -> dict[str, Any]:
         return row
     gauge = part.gauge
     parts = gauge.parts(part.alpha)
-    sigmoid = gauge.low >= 0 and gauge.high <= 1
     ends = [1 + part.alpha * (g - 1) for g in (gauge.low, gauge.high)]
     return row | {
         'alpha': part.alpha if part.has_alpha else None,
@@ -169,7 +165,7 @@ def _facts(part: Part) -> dict[str, Any]:
         'low': min(ends),
         'high': max(ends),
         'image_std': parts['image'] ** 0.5,
-        'saturation': gauge.saturated / gauge.count if sigmoid else None,
+        'saturation': gauge.saturation,
         'shares': shares([part]),
     }
 
@@ -186,12 +182,23 @@ def shares(parts: Sequence[Part]) -> dict[str, float] | None:
     return {k: v / total for k, v in sums.items()} if total else None
 
 
+def _intervals(found: dict, trained: dict) -> dict[str, Difference]:
+    """By metric, how much a change of AP depends on the images."""
+    made = {
+        metric: bootstrap_differences(matches, trained[metric])
+        for metric, matches in found.items()
+        if metric in trained
+    }
+    # Where few images have objects, a choice of images may have none.
+    return {key: one for key, one in made.items() if isfinite(one.low)}
+
+
 def _group(
     name: str, parts: list[Part], ap: dict, intervals: dict
 ) -> dict[str, Any]:
     kind, effect, sentence = verdict(parts, ap)
-    if effect and (found := intervals[effect]):
-        _, low, high = found[moved(ap, effect)]
+    if effect and (found := intervals[effect].get(moved(ap, effect))):
+        _, low, high = found
         sentence += (
             f' Over choices of images by chance, 95 % of these changes lie '
             f'between {signed(100 * low)} and {signed(100 * high)}.'

@@ -60,9 +60,14 @@ def resize(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 class Gauge:
-    """Sums of g - 1 over images. Their size does not grow with the images."""
+    """Sums of g - 1 over images. Their size does not grow with the images.
 
-    def __init__(self) -> None:
+    Args:
+        scale: What g would be at most if it is a sigmoid.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
         self.count = 0
         self.sum = torch.zeros(())
         self.square = self.saturated = 0.0
@@ -78,11 +83,17 @@ class Gauge:
         deviation = g.double() - 1
         self.sum += resize(deviation, *self.sum.shape[1:]).sum(0)
         self.square += deviation.square().mean((1, 2, 3)).sum().item()
-        beyond = (g < LOW) | (g > HIGH)
+        beyond = (g < LOW * self.scale) | (g > HIGH * self.scale)
         self.saturated += beyond.double().mean((1, 2, 3)).sum().item()
         self.low = min(self.low, g.min().item())
         self.high = max(self.high, g.max().item())
         self.count += len(g)
+
+    @property
+    def saturation(self) -> float | None:
+        """The share of g near its ends. None if g is no sigmoid."""
+        sigmoid = self.low >= 0 and self.high <= self.scale
+        return self.saturated / self.count if sigmoid else None
 
     @property
     def mean(self) -> Tensor:
@@ -176,7 +187,8 @@ class GatePart(Part):
 
     def __init__(self, name: str, module: Gate) -> None:
         super().__init__(name, module)
-        self.gauge = Gauge()
+        # A gate may be a sigmoid divided by its value at the start.
+        self.gauge = Gauge(getattr(module, 'scale', 1.0))
         alpha = module.alpha
         self.has_alpha = alpha is not None
         self.alpha = 1.0 if alpha is None else alpha.item()
