@@ -242,7 +242,7 @@ def test_starting_weights_are_named():
     """Both from a checkpoint with attention, or one of them only."""
     eca = {'weights': {'init': None, 'load_from': 'eca/epoch_12.pth'}}
     text = report.markdown(compare(trial(eca)))
-    assert text.count('starts from eca/epoch_12.pth') == 2
+    assert text.count('starting weights: eca/epoch_12.pth') == 2
     assert 'known to 0.1' not in text
     runs = [*trial()[:2], *trial(eca)[2:]]
     found = only(compare(runs))['settings']

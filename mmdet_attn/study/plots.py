@@ -206,6 +206,7 @@ def curves(results: Mapping[str, Any], runs: Sequence[Run]) -> Figure:
             panels.append(axes)
             unit = '' if name == 'training loss' else ' in percent'
             axes.set(title=base, xlabel='epoch', ylabel=name + unit)
+            axes.xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, panels, 'mean; band: least to greatest')
     return figure
 

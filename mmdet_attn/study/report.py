@@ -115,7 +115,7 @@ def details(results: Mapping[str, Any]) -> dict[str, list[str]]:
             method = one['differences']['AP']['method']
             lines.append(f'compared with {one["baseline"]}: {method}')
         if one['weights']:
-            lines.append(f'starts from {", ".join(one["weights"])}')
+            lines.append(f'starting weights: {", ".join(one["weights"])}')
         if one['start']:
             lines.append(f'plugins at the start: {one["start"]}')
         for other, key in (
