@@ -1,5 +1,6 @@
 """The configs of a study: written before anything starts, and checked."""
 
+import copy
 import io
 import itertools
 import logging
@@ -217,6 +218,7 @@ def check_configuration(cfg: Config, run: Run, local: bool) -> dict[str, Any]:
     from mmdet_attn.cost.complexity import complexity
     from mmdet_attn.weights.plugins import plugins_of
 
+    cfg = copy.deepcopy(cfg)  # mmdet changes what it builds of
     check_files(cfg, 'train', 'val')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     with config_errors(cfg):
