@@ -354,7 +354,7 @@ def test_only_what_has_not_begun_may_change(write):
 
 
 @pytest.mark.slow
-def test_dry_run(write, shapes, tmp_path):
+def test_dry_run(write, shapes, tmp_path, monkeypatch):
     file = write(
         base=[{'name': 'demo', 'config': DEMO}],
         data_root=str(shapes),
@@ -378,6 +378,10 @@ def test_dry_run(write, shapes, tmp_path):
     assert not [file for file in folder.glob('runs/**/*') if file.is_file()]
     config = load_config_file(folder / 'configs' / 'demo_eca_seed0.py')
     assert len(config.model.backbone.plugins) == 3
+    # The second time, what is as it was is not built again.
+    monkeypatch.delattr('mmdet_attn.study.configs.check_configuration')
+    assert run_here(TOOL, file, '--dry-run')[0] == 0
+    assert json.loads((folder / 'plan.json').read_text()) == plan
     code, output = run_here(TOOL, 'status', folder)
     assert code == 0
     assert '2 trainings: 2 waiting' in output

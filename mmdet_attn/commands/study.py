@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import track
@@ -136,11 +137,12 @@ def prepare(study: Study) -> float:
     text = json.dumps(plan, indent=2)
     (study.folder / 'plan.json').write_text(text + '\n')
     states = states_of(study)
-    table = Table(title=f'study {study.name}: {study.folder}')
-    table.add_column('training', no_wrap=True)
-    for head in ('seeds', 'parameters', 'GFLOPs', 'one takes about'):
-        table.add_column(head, justify='right')
-    table.add_column('finished', justify='right')
+    title = f'study {study.name}: {study.folder}'
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column('training', overflow='fold')
+    table.add_column('seeds')
+    for head in ('parameters', 'GFLOPs', 'one takes', 'finished'):
+        table.add_column(head, justify='right', no_wrap=True)
     for key, row in rows.items():
         same = [each for each in study.runs if each.configuration == key]
         gflops = row['gflops']
