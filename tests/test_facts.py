@@ -272,14 +272,23 @@ def test_checkpoint_of_an_older_version(tmp_path):
     assert [start['iteration'] for start in facts['starts']] == [3]
 
 
-@pytest.mark.parametrize('broken', ['_fixed', 'write_bytes', 'evaluation'])
-def test_failure_is_shown_and_harmless(tmp_path, broken):
+@pytest.mark.parametrize(
+    ('broken', 'error', 'level', 'message'),
+    [
+        ('_fixed', KeyError, 'exception', 'facts.json is not up to date'),
+        ('evaluation', ValueError, 'exception', 'not up to date'),
+        ('write_bytes', InputError, 'warning', 'full The training goes on'),
+    ],
+)
+def test_failure_is_shown_and_harmless(
+    tmp_path, broken, error, level, message
+):
     runner = run(tmp_path)
-    failure = mock.patch.object(module, broken, side_effect=OSError('full'))
-    with failure, mock.patch.object(runner.logger, 'exception') as log:
+    failure = mock.patch.object(module, broken, side_effect=error('full'))
+    with failure, mock.patch.object(runner.logger, level) as log:
         runner.train()
     assert (tmp_path / 'epoch_2.pth').exists()
-    assert 'facts.json is not up to date' in log.call_args.args[0]
+    assert any(message in call.args[0] for call in log.call_args_list)
 
 
 @pytest.mark.parametrize(

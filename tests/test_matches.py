@@ -61,8 +61,8 @@ def random_set(seed, found_share=0.7, others=20):
             if rng.random() < found_share:
                 near = (box * rng.normal(1, 0.05, 4)).tolist()
                 found.append({**one, 'bbox': near, 'score': rng.random()})
-        # More than count, for some images.
-        for _ in range(150 if image < 3 else others):
+        # More of a class than count, in one image.
+        for _ in range(500 if image < 2 else others):
             found.append(
                 dict(
                     image_id=image,

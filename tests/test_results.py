@@ -46,7 +46,7 @@ def facts_of(config, seed=0, box=0.4, mask=None, epoch=12, **changes):
         'name': config,
         'finished': epoch == 12,
         'config': {**plain(cfg.to_dict()), 'model': model},
-        'schedule': {'epochs': 12, 'iterations_per_epoch': 9, 'lr': []},
+        'schedule': {'epochs': 12, 'iterations_per_epoch': 14659, 'lr': []},
         'weights': {'init': 'torchvision://resnet50', 'load_from': None},
         'annotations': None,
         'matches': None,
@@ -392,6 +392,17 @@ def test_other_set_ups_than_the_paper():
     ]
     text = report.markdown(results)
     assert '- processes: 8; the paper: 4' in text
+    # Anywhere, with its classes written out, and a part of it.
+    (part,) = [
+        run(
+            trial_configs()[1],
+            train_dataloader__dataset__data_root='/data/coco',
+            train_dataloader__dataset__metainfo={'classes': ['person', 'car']},
+        )
+    ]
+    part.facts['schedule']['iterations_per_epoch'] = 100
+    (found,) = compare([part])['configurations']
+    assert [d.key for d in found['paper_settings']] == ['iterations_per_epoch']
     data = {'val_dataloader__dataset__ann_file': 'instances_val.json'}
     results = compare([run(name, 0, **data) for name in trial_configs()])
     assert only(results)['paper'] == {}
@@ -469,8 +480,8 @@ def test_study(tmp_path):
     assert 'http' not in page.replace('http-equiv', '')
 
 
-def test_only_what_the_seeds_share_is_compared():
-    """A resumed study on another machine says so."""
+def test_runs_on_another_machine_are_told():
+    """They stay one configuration, and the report says so."""
     runs = trial()
     runs[3].facts['device'] = 'another CPU'
     found = only(compare(runs))
@@ -502,12 +513,14 @@ def test_plots_show_every_seed():
 def test_names_are_text_in_the_page():
     evil = '"><script>alert(1)</script>$\\frac{$'
     runs = [run(name, 0, name=evil + name) for name in trial_configs()]
+    # Its name stands behind the attention's where that has two settings.
+    runs.append(run(trial_configs()[1], 0, name=evil, processes=1))
     runs[0].facts['device'] = evil
     results = compare(runs)
     drawn = plots.draw(results, runs)
     page = report.page(results, drawn, evil)
     assert '<script' not in page
-    assert page.count('&lt;script&gt;') >= 4
+    assert page.count('&lt;script&gt;') >= 9
 
 
 def test_tool(tmp_path):

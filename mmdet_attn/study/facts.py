@@ -103,6 +103,8 @@ def _harmless(method: Callable) -> Callable:
             return
         try:
             method(self, runner, *args, **kwargs)
+        except InputError as error:
+            runner.logger.warning(f'{error} The training goes on.')
         except Exception:
             runner.logger.exception(
                 f'{NAME} is not up to date; the training goes on.'
@@ -130,8 +132,7 @@ class FactsHook(Hook):
         self.since = time.perf_counter()
         hub = runner.message_hub
         resumes = runner._resume
-        known = hub.runtime_info.get(HISTORY) if resumes else None
-        self.history = known or {
+        self.history = hub.runtime_info.get(HISTORY) or {
             'weights': None if resumes else _weights(runner),
             'plugins': [
                 {'name': name, 'type': type(plugin).__name__, 'start': start}
@@ -207,11 +208,8 @@ class FactsHook(Hook):
             digest = write_matches(runner.work_dir, matches)
             self.history['matches'] = digest
         epoch = runner.epoch if _by_epoch(runner) else None
-        done = self.history['evaluations']
-        # A resume may repeat the last one.
-        self.history['evaluations'] = [
-            one for one in done if one['iteration'] < runner.iter
-        ] + [evaluation(epoch, runner.iter, metrics or {}, reports)]
+        found = evaluation(epoch, runner.iter, metrics or {}, reports)
+        self.history['evaluations'].append(found)
         self._write(runner)
 
     @_harmless

@@ -179,7 +179,7 @@ def aps(matches: Matches, weights: np.ndarray) -> np.ndarray:
             best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             reached = np.searchsorted(RECALLS, found / wanted, side='right')
             steps = np.diff(reached, axis=1, prepend=0)
-            total += (best * steps).sum(axis=1) * (objects[:, k] > 0)
+            total += (best * steps).sum(axis=1)
     classes = (objects > 0).sum(axis=1)
     with np.errstate(invalid='ignore'):
         return total / (classes * len(matches.right) * len(RECALLS))

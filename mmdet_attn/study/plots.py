@@ -23,6 +23,7 @@ COLOURS = (
 )
 MARKERS = 'osD^vP*X'
 LINES = ('-', '--', '-.', ':')
+TEXT: Any = {'text.parse_math': False}  # a folder may be named $x
 
 
 def draw(results: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, bytes]:
@@ -60,6 +61,7 @@ def _style(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+@rc_context(TEXT)
 def differences(results: Mapping[str, Any]) -> Figure | None:
     """Differences to the baseline as intervals, with one dot for each seed."""
     every = results['configurations']
@@ -110,6 +112,7 @@ def _interval(axes: Any, y: int, found: Mapping[str, Any]) -> None:
         axes.plot(found['each'], places, '.', color='0.35', label='each seed')
 
 
+@rc_context(TEXT)
 def cost(results: Mapping[str, Any]) -> Figure | None:
     """Box AP over parameters, and over GFLOPs where they are known."""
     every = [one for one in results['configurations'] if 'AP' in one['ap']]
@@ -176,6 +179,7 @@ def _legend(
     )
 
 
+@rc_context(TEXT)
 def curves(results: Mapping[str, Any], runs: Sequence[Run]) -> Figure:
     """Loss and AP over epochs, with bands from least to greatest seed."""
     by_name = {run.name: run.facts for run in runs}
@@ -213,7 +217,8 @@ def _series(facts: Mapping[str, Any]) -> dict[str, dict[int, float]]:
         found[name] = {
             each['epoch']: 100 * each[kind]['all']['AP']
             for each in facts.get('evaluations') or ()
-            if (each.get(kind) or {'all': {}})['all'].get('AP') is not None
+            if each['epoch'] is not None
+            and (each.get(kind) or {'all': {}})['all'].get('AP') is not None
         }
     return found
 

@@ -6,10 +6,10 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table as RichTable
+from rich.table import Table
 
 from mmdet_attn.errors import printable
 from mmdet_attn.study import plots
@@ -29,17 +29,9 @@ PAPER = (
 )
 
 
-class Table(NamedTuple):
-    """A table of text, with a title."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-
-
-def tables(results: Mapping[str, Any]) -> list[Table]:
-    """What all reports show."""
-    found, every = [], results['configurations']
+def tables(results: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """What all reports show: tables by their titles, heads first."""
+    found, every = {}, results['configurations']
     for prefix, kind in zip(KINDS.values(), ('box', 'mask'), strict=True):
         names = [prefix + metric for metric in METRICS]
         rows = [
@@ -53,7 +45,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
             if prefix + 'AP' in one['ap']
         ]
         head = ['base', 'attention', 'seeds', *METRICS, 'params (M)', 'GFLOPs']
-        found.append(Table(f'{kind} AP', head, rows))
+        found[f'{kind} AP'] = [head, *rows]
         rows = [
             [
                 *(one['base'], one['attention'], str(len(one['pairs']))),
@@ -64,9 +56,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
             if prefix + 'AP' in one['differences']
         ]
         head = ['base', 'attention', 'pairs', *METRICS, "the paper's AP"]
-        found.append(
-            Table(f'{kind} AP, difference to the baseline', head, rows)
-        )
+        found[f'{kind} AP, difference to the baseline'] = [head, *rows]
     rows = [
         [
             *(row['run'], row['attention'], str(row['seed'])),
@@ -77,8 +67,8 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         for row in results['runs']
     ]
     head = ['run', 'attention', 'seed', 'epoch', *METRICS, 'mask AP', 'hours']
-    found.append(Table('runs', head, rows))
-    return [table for table in found if table.rows]
+    found['runs'] = [head, *rows]
+    return {title: table for title, table in found.items() if table[1:]}
 
 
 def _number(
@@ -149,10 +139,10 @@ def markdown(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """
     paragraphs = map(_escape, intro(results))
     parts = ['## Results', *paragraphs, _list(verdicts(results))]
-    for table in tables(results):
-        rows = [table.head, ['---'] * len(table.head), *table.rows]
-        lines = [f'| {" | ".join(map(_escape, row))} |' for row in rows]
-        parts += [f'**{table.title}**', '\n'.join(lines)]
+    for title, (head, *rows) in tables(results).items():
+        cells = [head, ['---'] * len(head), *rows]
+        lines = [f'| {" | ".join(map(_escape, row))} |' for row in cells]
+        parts += [f'**{title}**', '\n'.join(lines)]
     parts += [f'![{Path(name).stem}](<{name}>)' for name in pictures]
     for name, lines in details(results).items():
         parts += [f'### {_escape(name)}', _list(lines)]
@@ -228,7 +218,7 @@ def write_results(
     folder: str | Path,
     rows_of_plan: Sequence[Mapping[str, Any]],
     facts_by_run: Mapping[str, Mapping[str, Any]],
-) -> RichTable:
+) -> Table:
     """Write the results of a study into its folder.
 
     `results.csv`, `results.json`, `results.md`, `page.html` and `plots/`.
@@ -262,9 +252,9 @@ def write_results(
     return summary_table(results)
 
 
-def summary_table(results: Mapping[str, Any]) -> RichTable:
+def summary_table(results: Mapping[str, Any]) -> Table:
     """The results for a terminal: a line for each configuration."""
-    table = RichTable('base', 'attention', 'runs', 'AP', 'difference')
+    table = Table('base', 'attention', 'runs', 'AP', 'difference')
     for one in results['configurations']:
         found = one['differences'].get('AP')
         table.add_row(

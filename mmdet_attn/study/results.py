@@ -13,14 +13,10 @@ import numpy as np
 from mmdet_attn.errors import InputError
 from mmdet_attn.study.facts import read_facts
 from mmdet_attn.study.matches import bootstrap_differences, read_matches
-from mmdet_attn.study.paper import NOTES, paper_gain, row_of, shipped
+from mmdet_attn.study.paper import NOTES, paper_gain, row_of, unlike_paper
 from mmdet_attn.study.settings import differences, settings
 from mmdet_attn.study.statistics import Difference, over_seeds, spread
 from mmdet_attn.study.table import KINDS, NAMES, PLAIN, Run
-
-NO_BASELINE = (
-    'no baseline: the same detector, backbone and data without attention'
-)
 
 
 @dataclass
@@ -174,7 +170,7 @@ def _configuration(one: Configuration, every: list[Configuration]) -> dict:
     }
     if paper := row_of(model, facts):
         found['paper'] = paper_gain(paper)
-        found['paper_settings'] = differences(facts, shipped(paper, facts))
+        found['paper_settings'] = unlike_paper(paper, facts)
         found['notes'] += [NOTES[paper]] if paper in NOTES else []
     if not one.plain:
         found |= _beside(one, _baseline(one, every), found['notes'])
@@ -214,40 +210,27 @@ def _notes(one: Configuration) -> list[str]:
     return notes
 
 
-def _same_data(one: Configuration, other: Configuration) -> bool:
-    """Whether both were evaluated on the same annotations."""
-    found = []
-    for facts in (one.first.facts, other.first.facts):
-        dataset = facts['config']['val_dataloader']['dataset']
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
-        names = dataset.get('ann_file'), dataset.get('metainfo')
-        found.append(((facts.get('annotations') or {}).get('val'), names))
-    (digest, names), (its_digest, its_names) = found
-    if digest and its_digest:
-        return digest == its_digest
-    return names == its_names
+def _data(run: Run) -> Any:
+    """What tells its validation set from another one."""
+    found = settings(run.facts)
+    dataset = 'val_dataloader.dataset.'
+    names = [found.get(dataset + k) for k in ('ann_file', 'metainfo.classes')]
+    return found.get('annotations.val') or names
 
 
 def _baseline(
     one: Configuration, every: list[Configuration]
 ) -> Configuration | None:
     """The configuration without attention that differs least otherwise."""
-    found = [
-        other
-        for other in every
-        if other.plain
-        and other.base == one.base
-        and (one.first.plan or _same_data(one, other))
-    ]
-
+    found = [each for each in every if each.plain and each.base == one.base]
     if one.first.plan:
         return found[0]
-
-    def unlike(other: Configuration) -> int:
-        return len(differences(one.first.facts, other.first.facts))
-
-    return min(found, key=unlike, default=None)
+    found = [each for each in found if _data(each.first) == _data(one.first)]
+    return min(
+        found,
+        key=lambda each: len(differences(one.first.facts, each.first.facts)),
+        default=None,
+    )
 
 
 def _beside(
@@ -255,7 +238,10 @@ def _beside(
 ) -> dict[str, Any]:
     """The part of a configuration that its baseline decides."""
     if base is None:
-        return {'lacking': NO_BASELINE}
+        return {
+            'lacking': 'no baseline: the same detector, backbone and data '
+            'without attention'
+        }
     done, there, begun = one.by_seed(), base.by_seed(), base.by_seed(False)
     if missing := sorted(done.keys() - begun.keys()):
         raise InputError(
@@ -289,20 +275,21 @@ def _beside(
         for each in differences(run.facts, its.facts)
         if not each.of_attention
     }
+    found = _differences(both)
     return {
         'baseline': base.name,
         'pairs': pairs,
-        'lacking': None if pairs else 'no pair of finished runs',
+        'lacking': None if found else 'no pair of finished runs with AP',
         'settings': list(differs.values()),
-        'differences': _differences(both) if both else {},
+        'differences': found,
     }
 
 
 def _differences(pairs: list[tuple[Run, Run]]) -> dict[str, dict[str, Any]]:
     found = {}
     for name in NAMES:
-        ap, base = ([r.row[name] for r in s] for s in zip(*pairs, strict=True))
-        if None in (*ap, *base):
+        ap, base = ([pair[i].row[name] for pair in pairs] for i in (0, 1))
+        if None in (*ap, *base) or not pairs:
             continue
         one = over_seeds(ap, base)
         if one.low is None and name.endswith('AP'):

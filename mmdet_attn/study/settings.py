@@ -126,7 +126,7 @@ def _file(weights: Mapping, key: str) -> str | None:
 
 def _starts(plugins: list[Mapping] | None) -> str | None:
     """How many plugins start in which way."""
-    count = Counter(str(plugin['start']) for plugin in plugins or ())
+    count = Counter(plugin['start'] or 'unknown' for plugin in plugins or ())
     return ', '.join(f'{n} {start}' for start, n in count.items()) or None
 
 
