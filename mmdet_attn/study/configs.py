@@ -1,5 +1,6 @@
 """The configs of a study: written before anything starts, and checked."""
 
+import copy
 import io
 import itertools
 import logging
@@ -221,6 +222,8 @@ def check_configuration(cfg: Config, run: Run, local: bool) -> dict[str, Any]:
     from mmdet_attn.cost.complexity import complexity
     from mmdet_attn.weights.plugins import plugins_of
 
+    # mmdet writes into the config of what it builds.
+    cfg = copy.deepcopy(cfg)
     check_files(cfg, 'train', 'val')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     with config_errors(cfg):
