@@ -367,7 +367,7 @@ def test_dry_run(write, shapes, tmp_path, monkeypatch):
     )
     code, output = run_here(TOOL, file, '--dry-run')
     assert code == 0, output
-    assert re.search(r'demo_eca .* 0 .* 2,306,841 .* 0:00:\d\d', output)
+    assert re.search(r'demo_eca +0, 1 +2,306,841 .* 0:00:\d\d', output)
     assert '4 trainings: 4 waiting; about 0:' in output
     folder = tmp_path / 'study'
     plan = json.loads((folder / 'plan.json').read_text())

@@ -101,6 +101,7 @@ def take(study: Study) -> None:
 def prepare(study: Study) -> float:
     """Write and check all configs; the seconds of a training, about."""
     from mmdet_attn.study import configs as module
+    from mmdet_attn.weights.save import write_bytes
 
     # What a call before this one has checked, for the same configs.
     plan = read_json(study.folder / 'plan.json')
@@ -120,7 +121,7 @@ def prepare(study: Study) -> float:
                     configs[each.name], each, study.launch['kind'] == 'local'
                 )
     module.write_configs(study, configs)
-    (study.folder / 'study.yaml').write_text(study.text)
+    write_bytes(study.folder / 'study.yaml', study.text.encode())
     plan = {
         'study': {'name': study.name, 'launch': study.launch},
         'runs': [
@@ -134,8 +135,8 @@ def prepare(study: Study) -> float:
             for each in study.runs
         ],
     }
-    text = json.dumps(plan, indent=2)
-    (study.folder / 'plan.json').write_text(text + '\n')
+    text = json.dumps(plan, indent=2) + '\n'
+    write_bytes(study.folder / 'plan.json', text.encode())
     states = states_of(study)
     title = f'study {study.name}: {study.folder}'
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
