@@ -219,9 +219,11 @@ def shown(
                 print(f'{name} {word} {what}\n  {line}', flush=True)
 
     with Live(console=console, auto_refresh=False) as live:
-        yield show
-        due = 0.0
-        show()
+        try:
+            yield show
+        finally:
+            due = 0.0
+            show()
 
 
 def view(
