@@ -354,10 +354,11 @@ def test_only_what_has_not_begun_may_change(write):
 
 
 @pytest.mark.slow
-def test_dry_run(write, shapes, tmp_path):
+def test_dry_run(write, shapes, tmp_path, monkeypatch):
     file = write(
         base=[{'name': 'demo', 'config': DEMO}],
         data_root=str(shapes),
+        seeds=[0, 1],
         epochs=2,
         options={
             key: json.loads(value.lower())
@@ -366,21 +367,30 @@ def test_dry_run(write, shapes, tmp_path):
     )
     code, output = run_here(TOOL, file, '--dry-run')
     assert code == 0, output
-    assert re.search(r'demo_eca .* 0 .* 2,306,841 .* 0:00:\d\d', output)
-    assert '2 trainings: 2 waiting; about 0:00:' in output
+    assert re.search(r'demo_eca +0, 1 +2,306,841 .* 0:00:\d\d', output)
+    assert '4 trainings: 4 waiting; about 0:' in output
     folder = tmp_path / 'study'
     plan = json.loads((folder / 'plan.json').read_text())
     assert [run['name'] for run in plan['runs']] == [
-        'demo_none_seed0',
-        'demo_eca_seed0',
+        *('demo_none_seed0', 'demo_none_seed1'),
+        *('demo_eca_seed0', 'demo_eca_seed1'),
     ]
-    assert plan['runs'][1]['parameters'] == 2306841
+    assert plan['runs'][2]['parameters'] == 2306841
     assert not [file for file in folder.glob('runs/**/*') if file.is_file()]
     config = load_config_file(folder / 'configs' / 'demo_eca_seed0.py')
     assert len(config.model.backbone.plugins) == 3
+    zero, one = (
+        (folder / 'configs' / f'demo_eca_seed{seed}.py').read_text()
+        for seed in (0, 1)
+    )
+    assert one == zero.replace('seed=0', 'seed=1').replace('seed0', 'seed1')
+    # The second time, what is as it was is not built again.
+    monkeypatch.delattr('mmdet_attn.study.configs.check_configuration')
+    assert run_here(TOOL, file, '--dry-run')[0] == 0
+    assert json.loads((folder / 'plan.json').read_text()) == plan
     code, output = run_here(TOOL, 'status', folder)
     assert code == 0
-    assert '2 trainings: 2 waiting' in output
+    assert '4 trainings: 4 waiting' in output
     code, output = run_here(TOOL, 'results', folder)
     assert code == 2
     assert 'no training has finished yet' in output

@@ -109,7 +109,7 @@ def trainings(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def fake(monkeypatch):
+def fake(tmp_path, monkeypatch):
     """Trainings of a few milliseconds, eight at once on any machine."""
     cores = execute.available_cores()
     monkeypatch.setattr(execute, 'available_cores', lambda: cores * 8)
@@ -123,6 +123,9 @@ def fake(monkeypatch):
             *(*python, str(study.work_dir(run)), str(ITERATIONS))
         ],
     )
+    yield
+    for pid in trainings(tmp_path):  # of a test that has failed
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_killed_at_random_moments(tmp_path, fake):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import track
@@ -100,6 +101,7 @@ def take(study: Study) -> None:
 def prepare(study: Study) -> float:
     """Write and check all configs; the seconds of a training, about."""
     from mmdet_attn.study import configs as module
+    from mmdet_attn.weights.save import write_bytes
 
     # What a call before this one has checked, for the same configs.
     plan = read_json(study.folder / 'plan.json')
@@ -119,7 +121,7 @@ def prepare(study: Study) -> float:
                     configs[each.name], each, study.launch['kind'] == 'local'
                 )
     module.write_configs(study, configs)
-    (study.folder / 'study.yaml').write_text(study.text)
+    write_bytes(study.folder / 'study.yaml', study.text.encode())
     plan = {
         'study': {'name': study.name, 'launch': study.launch},
         'runs': [
@@ -133,14 +135,15 @@ def prepare(study: Study) -> float:
             for each in study.runs
         ],
     }
-    text = json.dumps(plan, indent=2)
-    (study.folder / 'plan.json').write_text(text + '\n')
+    text = json.dumps(plan, indent=2) + '\n'
+    write_bytes(study.folder / 'plan.json', text.encode())
     states = states_of(study)
-    table = Table(title=f'study {study.name}: {study.folder}')
-    table.add_column('training', no_wrap=True)
-    for head in ('seeds', 'parameters', 'GFLOPs', 'one takes about'):
-        table.add_column(head, justify='right')
-    table.add_column('finished', justify='right')
+    title = f'study {study.name}: {study.folder}'
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column('training', overflow='fold')
+    table.add_column('seeds')
+    for head in ('parameters', 'GFLOPs', 'one takes', 'finished'):
+        table.add_column(head, justify='right', no_wrap=True)
     for key, row in rows.items():
         same = [each for each in study.runs if each.configuration == key]
         gflops = row['gflops']
@@ -216,9 +219,11 @@ def shown(
                 print(f'{name} {word} {what}\n  {line}', flush=True)
 
     with Live(console=console, auto_refresh=False) as live:
-        yield show
-        due = 0.0
-        show()
+        try:
+            yield show
+        finally:
+            due = 0.0
+            show()
 
 
 def view(

@@ -218,7 +218,8 @@ def check_configuration(cfg: Config, run: Run, local: bool) -> dict[str, Any]:
     from mmdet_attn.cost.complexity import complexity
     from mmdet_attn.weights.plugins import plugins_of
 
-    cfg = copy.deepcopy(cfg)  # mmdet changes what it builds of
+    # mmdet writes into the config of what it builds.
+    cfg = copy.deepcopy(cfg)
     check_files(cfg, 'train', 'val')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     with config_errors(cfg):
