@@ -5,7 +5,6 @@ import copy
 import functools
 import io
 import os
-import random
 import re
 import runpy
 import signal
@@ -22,8 +21,7 @@ from filelock import FileLock
 from mmengine.config import Config
 
 from mmdet_attn.config_files import CONFIGS, load_config_file
-from mmdet_attn.errors import InputError
-from mmdet_attn.training import torchrun
+from mmdet_attn.study.execute import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
@@ -69,19 +67,6 @@ def load_config(name: str) -> Config:
     return copy.deepcopy(_read_config(name))
 
 
-def free_port() -> str:
-    """A port for a training of this test alone: others run at the same time.
-
-    By chance, because the system may hold any port for as long as it likes.
-    """
-    for _ in range(100):
-        port = random.SystemRandom().randrange(10000, 32000)
-        with contextlib.suppress(InputError):
-            torchrun.check_port(port)
-            return str(port)
-    raise RuntimeError('no free port found in 100 tries')
-
-
 def run_tool(*command, ok=True, **env) -> str:
     """Run a command in the clone, as a user would; its output is returned."""
     command = [str(part) for part in command]
@@ -92,7 +77,7 @@ def run_tool(*command, ok=True, **env) -> str:
         'PATH': bin_dir + os.pathsep + os.environ['PATH'],
         'PYTHONPATH': str(ROOT),
         'OMP_NUM_THREADS': '1',
-        'PORT': free_port(),
+        'PORT': str(free_port()),
         'COLUMNS': '160',
     }
     done = subprocess.run(

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO, ROOT, free_port, quick_options, user_error
+from conftest import DEMO, ROOT, quick_options, user_error
 
 from mmdet_attn import launch
 from mmdet_attn.errors import InputError
+from mmdet_attn.study.execute import free_port
 from mmdet_attn.training import alone, torchrun
 from mmdet_attn.training.nodes import interface_to
 
@@ -55,7 +56,7 @@ def start(tmp_path):
     """Start a command of the clone; its output is in the file `log`."""
     started = []
     # Nodes meet at the same port.
-    port = free_port()
+    port = str(free_port())
 
     def start(*command, log='log', **env):
         with open(tmp_path / log, 'w') as file:
@@ -249,7 +250,7 @@ def test_killed_script_leaves_nothing(tmp_path, shapes, start):
     assert len(processes(work)) == 5, processes(work)
 
     before = sorted(work.glob('*/*.log'))
-    second = start(*command, log='second', PORT=free_port())
+    second = start(*command, log='second', PORT=str(free_port()))
     assert second.wait(180) == 2
     output = (tmp_path / 'second').read_text()
     assert 'Traceback' not in output
