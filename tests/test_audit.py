@@ -527,7 +527,7 @@ def test_insertion_behind_a_norm(batch, tmp_path):
     whole = config([], [inserted])
     done, plain = fold_up(whole, batch, tmp_path, 'map')
     assert len(done['plugins']) == 7
-    assert plain.model.backbone.type == 'ResNet'
+    assert plain.model.backbone.type == whole.model.backbone.host.type
     done, plain = fold_up(
         whole, batch, tmp_path, 'map', ['backbone.layer1.?.se']
     )

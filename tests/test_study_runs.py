@@ -128,6 +128,7 @@ def fake(tmp_path, monkeypatch):
         os.kill(pid, signal.SIGKILL)
 
 
+@slow
 def test_killed_at_random_moments(tmp_path, fake):
     """200 trainings: none is lost, none is done twice."""
     seed = random.SystemRandom().randrange(10**6)
