@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from collections import defaultdict
 from unittest import mock
 
 import numpy as np
@@ -20,6 +21,7 @@ from mmdet_attn import GC, SE, Gate, PSAConv2d
 from mmdet_attn.errors import InputError
 from mmdet_attn.inference import load_inferencer
 from mmdet_attn.look.gates import record_gates, summarise
+from mmdet_attn.look.gauge import Gauge
 from mmdet_attn.look.heat_maps import Geometry, enlarge, overlay
 from mmdet_attn.look.image_groups import curve_groups, images_by_class
 from mmdet_attn.look.page import attention_maps
@@ -124,7 +126,12 @@ def view(name, weights=((0.0, 1.0),), alpha=None, kind='SE'):
 def view_of(name, *factors, alpha=None, kind='SE', identity=1):
     """A gate with a factor for each image."""
     maps = [summarise(torch.zeros(1, 2, 4, 4), f) for f in factors]
-    return GateView(name, kind, alpha, 4, maps, identity)
+    gauge = Gauge()
+    for f in factors:
+        gauge.add(
+            f.reshape(1, *(1,) * (3 - f.dim()), *f.shape[-3:]) + 1 - identity
+        )
+    return GateView(name, kind, alpha, 4, maps, gauge, identity)
 
 
 # --- heat maps ------------------------------------------------------------
@@ -171,9 +178,10 @@ def test_corner_through_the_detector(tmp_path):
     config, checkpoint = make_detector(tmp_path, plugins)
     path = paint(tmp_path / 'corner.png', colour=MEAN, corner=(255, 255, 255))
     inferencer = load_inferencer(config, checkpoint, 'cpu')
-    look, _ = look_at(inferencer, path)
+    gauges = defaultdict(Gauge)
+    look, _ = look_at(inferencer, path, gauges)
     assert look.geometry == Geometry((60, 100), (115, 192), (128, 192))
-    views, without = gate_views(inferencer.model, [look])
+    views, without = gate_views(inferencer.model, [look], gauges)
     assert without == {}
     assert [(v.name, v.stride) for v in views] == [
         ('backbone.layer1.0.strength', 4),
@@ -315,7 +323,7 @@ def test_order_and_what_has_no_map():
                 x = torch.randn(batch, 8, size, size)
                 network.get_submodule(name)(x)
         looks.append(Look('x.png', Geometry(*[(32, 32)] * 3), found))
-    views, without = gate_views(network, looks)
+    views, without = gate_views(network, looks, defaultdict(Gauge))
     assert [(v.name, stage_of(v.name), v.stride) for v in views] == [
         ('neck.se-run1', 'neck', 4),
         ('neck.se-run2', 'neck', 8),
@@ -348,8 +356,8 @@ def test_parts_add_up(shape, identity):
     change = (factors - identity).numpy()
     assert found.change**2 == pytest.approx((change**2).mean(), rel=1e-4)
     assert found.deviation**2 == pytest.approx(factors.var(correction=0))
-    positions = factors.var((3, 4), correction=0).mean().item()
-    assert found.parts['positions'] == pytest.approx(positions)
+    image = factors.var(0, correction=0).mean().item()
+    assert found.parts['image'] == pytest.approx(image)
     assert sum(shares_of([found, found]).values()) == pytest.approx(1)
 
 
@@ -359,11 +367,11 @@ def test_parts_are_told_apart():
 
     assert parts((1.0, 1.0), (1.0, 1.0)) == {}
     constant = parts((1.2, 1.2), (1.2, 1.2))
-    assert constant['constant'] == pytest.approx(1)
+    assert constant['gain'] == pytest.approx(1)
     channels = parts((0.5, 1.5), (0.5, 1.5))
-    assert channels['channels'] == pytest.approx(1)
+    assert channels['channel'] == pytest.approx(1)
     images = parts((0.5, 0.5), (1.5, 1.5))
-    assert images['images'] == pytest.approx(1)
+    assert images['image'] == pytest.approx(1)
 
 
 def test_one_scale_for_all_gates():
@@ -495,7 +503,7 @@ def test_tool(detector, tmp_path):
 
 def test_recording_changes_no_detection(detector, inferencer):
     path = str(detector[2] / 'tall.jpg')
-    _, plain = look_at(inferencer, path)
+    _, plain = look_at(inferencer, path, defaultdict(Gauge))
     ((_, data),) = inferencer.preprocess([path])
     (without,) = inferencer.forward(data)
     plain, without = plain.pred_instances, without.pred_instances
@@ -563,7 +571,7 @@ def test_more_images_than_are_shown(inferencer, tmp_path):
     out = tmp_path / 'out'
     file = attention_maps(inferencer, paths, out, shown=1, score_thr=0.0)
     page = file.read_text()
-    _, sample = look_at(inferencer, paths[0])
+    _, sample = look_at(inferencer, paths[0], defaultdict(Gauge))
     count = len(sample.pred_instances)
     assert count > 1
     assert f'0.png <span>{count} objects</span>' in page

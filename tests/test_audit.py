@@ -22,18 +22,10 @@ from torch import nn
 
 from mmdet_attn import CBAM, ECA, GC, SE, Gate, LSKUnit, PSAConv2d
 from mmdet_attn.errors import InputError
+from mmdet_attn.look.gauge import GRID, SHARES, Gauge, resize
 from mmdet_attn.plugins.cbam import SpatialGate
 from mmdet_attn.study.audit import Audit
-from mmdet_attn.study.effects import (
-    GRID,
-    SHARES,
-    GatePart,
-    Gauge,
-    Part,
-    parts_of,
-    resize,
-    using,
-)
+from mmdet_attn.study.effects import GatePart, Part, parts_of, using
 from mmdet_attn.study.verdict import verdict
 
 TOOL = 'tools/analysis_tools/audit.py'

@@ -28,7 +28,6 @@ class GateMap(NamedTuple):
         low: The least value of f.
         mean: The mean value of f.
         high: The greatest value of f.
-        variance: The variance over positions, the mean over channels.
         batch: The number of maps in x. It is one for a whole image.
     """
 
@@ -39,7 +38,6 @@ class GateMap(NamedTuple):
     low: float
     mean: float
     high: float
-    variance: float
     batch: int
 
 
@@ -49,21 +47,18 @@ def summarise(x: Tensor, f: Tensor) -> GateMap:
     f = f.detach()[(None,) * (x.dim() - f.dim())].float()
     wide = f.shape[2] * f.shape[3] > 1
     channels = plane = None
-    low = mean = high = variance = float('nan')
+    low = mean = high = float('nan')
     if f.numel():  # there may be no region of interest
         first = f[0]
         low, mean, high = (
             value.item() for value in (first.min(), first.mean(), first.max())
         )
-        variance = first.var((1, 2), correction=0).mean().item()
         if len(first) > 1 or not wide:
             channels = first.mean((1, 2)).cpu().numpy()
         if wide:
             plane = first.mean(0).cpu().numpy()
     shape, size = tuple(f.shape[1:]), (x.shape[2], x.shape[3])
-    return GateMap(
-        channels, plane, shape, size, low, mean, high, variance, len(x)
-    )
+    return GateMap(channels, plane, shape, size, low, mean, high, len(x))
 
 
 def _copy(x: Tensor, f: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from rich.progress import track
 
+from mmdet_attn.look.gauge import Gauge
 from mmdet_attn.look.heat_maps import COLOURS, enlarge, overlay
 from mmdet_attn.look.image_groups import curve_groups
 from mmdet_attn.look.plots import plot_channels, plot_factors
@@ -22,6 +23,7 @@ from mmdet_attn.look.views import (
     LITTLE,
     PARTS,
     GateView,
+    Gauges,
     Look,
     Summary,
     attention_of,
@@ -74,14 +76,15 @@ def attention_maps(
     paths, out = [str(image) for image in images], Path(out)
     out.mkdir(parents=True, exist_ok=True)
     looks, detections = [], []
+    gauges: Gauges = defaultdict(Gauge)
     for index, path in enumerate(track(paths, 'looking at images')):
-        look, sample = look_at(inferencer, path, index < shown)
+        look, sample = look_at(inferencer, path, gauges, index < shown)
         looks.append(look)
         if index < shown:
             detections.append(
                 _draw_detections(inferencer, path, sample, score_thr, out)
             )
-    views, without = gate_views(network, looks)
+    views, without = gate_views(network, looks, gauges)
     gates = [view for view in views if view.identity]
     adding = [view for view in views if not view.identity]
     groups = curve_groups(paths, classes)
@@ -103,7 +106,7 @@ def attention_maps(
         score_thr=score_thr,
         detections=detections,
         summary=summary,
-        parts=PARTS if len(paths) > 1 else PARTS[:2],
+        parts=PARTS,
         little=LITTLE,
         constant=CONSTANT,
         gates=gates,

@@ -70,7 +70,7 @@ def _plot_gate(
     axes.axhline(1, color='0.6', lw=0.8, ls='--')
     if len(weights) > 1:
         mean, spread = weights.mean(0), weights.std(0)
-        numbers += f', std between images {view.parts["images"] ** 0.5:.4f}'
+        numbers += f', std between images {view.parts["image"] ** 0.5:.4f}'
         label = f'mean over {len(weights)} images'
         width = 1.6 if groups else 0.9  # seen below other curves
         axes.plot(index, mean, color='black', lw=width, label=label)
@@ -116,10 +116,10 @@ def plot_factors(
     )
     axes.plot(places, means, 'ko', ms=4, label='mean')
     for shift, name, colour in zip(
-        (-0.25, 0, 0.25), PARTS, CYCLE, strict=False
+        (-0.3, -0.1, 0.1, 0.3), PARTS, CYCLE, strict=False
     ):
         deviations = [view.parts[name] ** 0.5 for view in views]
-        if not any(deviations):
+        if max(deviations) < 1e-6:  # rounding
             continue
         axes.errorbar(
             places + shift,
@@ -128,7 +128,7 @@ def plot_factors(
             fmt='none',
             color=colour,
             lw=2.5,
-            label=f'± std between {name}',
+            label=f'± std, {name}',
         )
     start, middles = 0, []
     stages = by_stage(views)

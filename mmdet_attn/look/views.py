@@ -1,12 +1,14 @@
 """Run a detector on images and order the factors of its gates by gate."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
 from mmdet_attn.look.gates import (
@@ -15,6 +17,7 @@ from mmdet_attn.look.gates import (
     record_gates,
     summarise,
 )
+from mmdet_attn.look.gauge import SHARES, Gauge
 from mmdet_attn.look.heat_maps import Geometry
 from mmdet_attn.plugins import Gate, PSAConv2d, SKConv2d
 from mmdet_attn.weights.plugins import plugins_of
@@ -24,8 +27,17 @@ NOT_RUN = 'did not run'
 REGIONS = 'sees proposals, not the whole image'
 SECOND_STAGE = 'roi_head.'
 LITTLE = 0.05  # a factor closer to 1 changes little: no scale is narrower
-PARTS = ('channels', 'positions', 'images')
+# Of Gauge's shares those that are no constant, in words.
+PARTS = {
+    'channel': 'fixed differences between channels',
+    'position': 'fixed differences between positions',
+    'rest': 'a fixed pattern of channels and positions',
+    'image': 'what depends on the image',
+}
 CONSTANT = 0.02  # a factor with a smaller standard deviation hardly varies
+
+# By the name of a module and the number of its run in an image.
+Gauges = defaultdict[tuple[str, int], Gauge]
 
 
 class Look(NamedTuple):
@@ -48,6 +60,8 @@ class GateView:
         stride: Pixels of the network's input for one position of x.
         maps: Its factor in each image; or, if it is no gate, what it adds,
             in units of the root mean square of x.
+        gauge: Sums of the factor over all images; without a factor, of what
+            it adds, and 1.
         identity: What leaves x as it is: 1, or 0 if it is no gate.
     """
 
@@ -56,6 +70,7 @@ class GateView:
     alpha: float | None
     stride: int
     maps: list[GateMap] = field(repr=False)
+    gauge: Gauge = field(repr=False)
     identity: int = 1
 
     @property
@@ -97,23 +112,8 @@ class GateView:
 
     @property
     def parts(self) -> dict[str, float]:
-        """The mean square of what it changes, in parts.
-
-        The parts are those of one constant, of what differs between channels
-        in the mean over images, between the positions of an image, and
-        between images in the mean over positions.
-        """
-        weights = self.weights
-        if weights is None:
-            weights = np.array([[one.mean] for one in self.maps])
-        weights = weights.astype(float)
-        channels = weights.mean(0)
-        return {
-            'constant': float((channels.mean() - self.identity) ** 2),
-            'channels': float(channels.var()),
-            'positions': float(np.mean([one.variance for one in self.maps])),
-            'images': float(weights.var(0).mean()),
-        }
+        """The mean square of what it changes, in parts; see `Gauge`."""
+        return self.gauge.parts()
 
     @property
     def change(self) -> float:
@@ -162,7 +162,7 @@ def shares_of(views: Sequence[GateView]) -> dict[str, float]:
     total = sum(sum(view.parts.values()) for view in views)
     return {
         name: sum(view.parts[name] for view in views) / total
-        for name in ('constant', *PARTS)
+        for name in SHARES
         if total
     }
 
@@ -201,13 +201,14 @@ def attention_of(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def look_at(
-    inferencer: Any, path: str, planes: bool = True
+    inferencer: Any, path: str, gauges: Gauges, planes: bool = True
 ) -> tuple[Look, Any]:
     """Detect in one image and keep what the attention does.
 
     Args:
         inferencer: An inferencer of MMDetection.
         path: The image.
+        gauges: Sums over images, to which this image is added.
         planes: Whether to keep the maps over positions, too.
 
     Returns:
@@ -215,18 +216,27 @@ def look_at(
     """
     network = inferencer.model
     with (
-        record_gates(network, summarise) as maps,
-        record_additions(_without_gates(network), summarise) as more,
+        record_gates(network, partial(_measure, 1)) as found,
+        record_additions(
+            _without_gates(network), partial(_measure, 0)
+        ) as more,
     ):
         ((_, data),) = inferencer.preprocess([path])
         (sample,) = inferencer.forward(data)
-    maps |= more
-    if not planes:
-        maps = {
-            name: [run._replace(plane=None) for run in runs]
-            for name, runs in maps.items()
-        }
+    maps: dict[str, list[GateMap]] = {}
+    for name, runs in (found | more).items():
+        for run, (summary, gauge) in enumerate(runs):
+            gauges[name, run].merge(gauge)
+            kept = summary if planes else summary._replace(plane=None)
+            maps.setdefault(name, []).append(kept)
     return Look(path, Geometry.of(sample.metainfo), maps), sample
+
+
+def _measure(identity: int, x: Tensor, f: Tensor) -> tuple[GateMap, Gauge]:
+    gauge = Gauge()
+    four = f.detach()[(None,) * (x.dim() - f.dim())]
+    gauge.add(four[:1] + (1 - identity))
+    return summarise(x, f), gauge
 
 
 def _without_gates(network: nn.Module) -> dict[str, nn.Module]:
@@ -240,7 +250,7 @@ def _without_gates(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def gate_views(
-    network: nn.Module, looks: Sequence[Look]
+    network: nn.Module, looks: Sequence[Look], gauges: Gauges
 ) -> tuple[list[GateView], dict[str, str]]:
     """Order the maps by module: gates first, each in the order they ran.
 
@@ -265,8 +275,9 @@ def gate_views(
             stride = looks[0].geometry.padded[0] / maps[0].size[0]
             view = name if len(runs) == 1 else f'{name}-run{run + 1}'
             kind = type(module).__name__
+            gauge, stride = gauges[name, run], round(stride)
             views.append(
-                GateView(view, kind, alpha, round(stride), maps, int(gate))
+                GateView(view, kind, alpha, stride, maps, gauge, int(gate))
             )
     for name, plugin in attention_of(network).items():
         if not any(f'{one}.'.startswith(f'{name}.') for one in first):

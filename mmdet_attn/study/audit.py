@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.look.gauge import SHARES
 from mmdet_attn.look.views import stage_of
-from mmdet_attn.study.effects import SHARES, GatePart, Part, parts_of, using
+from mmdet_attn.study.effects import GatePart, Part, parts_of, using
 from mmdet_attn.study.matches import Difference, bootstrap_differences
 from mmdet_attn.study.verdict import TOLERANCE, moved, signed, verdict
 

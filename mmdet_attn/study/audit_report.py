@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmdet_attn.look.gauge import SHARES
 from mmdet_attn.study.audit import EFFECTS
-from mmdet_attn.study.effects import SHARES
 
 NAMES = {'bbox': 'box AP', 'segm': 'mask AP'}
 NONE = '-'
