@@ -1,7 +1,10 @@
-"""A runner that writes long lists to its log file only."""
+"""Keep long and needless output off the terminal."""
 
+import io
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -13,6 +16,18 @@ LONG = re.compile(
     r'\s*-+\nSystem environment:|Config:\n|Hooks will be executed in the '
     r'following order:\n|\s*[\w.]+ - torch\.Size\('
 )
+
+
+@contextmanager
+def quiet(level: int = logging.INFO) -> Iterator[None]:
+    """Keep what is printed, and logged up to a level, off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        with redirect_stdout(io.StringIO()):  # pycocotools prints
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _is_short(record: logging.LogRecord) -> bool:

@@ -101,6 +101,7 @@ def take(study: Study) -> None:
 def prepare(study: Study) -> float:
     """Write and check all configs; the seconds of a training, about."""
     from mmdet_attn.study import configs as module
+    from mmdet_attn.terminal import quiet
     from mmdet_attn.weights.save import write_bytes
 
     # What a call before this one has checked, for the same configs.
@@ -109,7 +110,7 @@ def prepare(study: Study) -> float:
     configs: dict[str, Config] = {}
     rows: dict[str, dict] = {}
     for each in track(study.runs, 'checking', transient=True):
-        with module.quiet():
+        with quiet():
             configs[each.name] = module.make_config(study, each)
             key = each.configuration
             file = study.config(each)
@@ -229,7 +230,7 @@ def shown(
 def view(
     study: Study, states: dict[str, State], console: Console, line: str
 ) -> Group:
-    """What is shown again and again: no more than a terminal has lines."""
+    """The live view, which never has more lines than the terminal."""
     failed = errors(states)[:3]
     table = status_table(study, states, max(3, console.height - 9))
     short = [Text(e, no_wrap=True, overflow='ellipsis') for e in failed]
@@ -254,7 +255,7 @@ def show_status(study: Study, watch: bool) -> None:
 
 
 def busy(study: Study) -> bool:
-    """Whether a training has not ended."""
+    """Whether a training runs or waits."""
     words = {state.word for state in states_of(study).values()}
     return not words <= {'finished', 'failed'}
 

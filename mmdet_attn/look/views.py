@@ -100,7 +100,7 @@ class GateView:
 
     @property
     def full(self) -> bool:
-        """Whether each channel and each position have an own factor."""
+        """Whether each channel and each position has a factor of its own."""
         channels, *size = self.maps[0].shape
         return channels > 1 and max(size) > 1
 

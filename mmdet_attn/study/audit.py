@@ -142,7 +142,7 @@ class Audit:
 
 
 def _effects(parts: Sequence[Part]) -> Iterator[str]:
-    """What at least one of the parts can do."""
+    """The replacements that at least one of the parts has."""
     for effect in EFFECTS:
         if any(effect in part.effects for part in parts):
             yield effect

@@ -1,12 +1,9 @@
 """The configs of a study: written before anything starts, and checked."""
 
 import copy
-import io
 import itertools
-import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,18 +176,6 @@ def _refuse_change(
             f'{"; ".join(differs[:3])}. Give the study another name, or '
             f'delete {study.work_dir(run)}.'
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep off the terminal what others say while things are built."""
-    logging.disable(logging.INFO)
-    try:
-        # pycocotools prints.
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def check_configuration(cfg: Config, run: Run, local: bool) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Evaluate one detector on the same images again and again."""
 
-import contextlib
-import io
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import Subset
@@ -19,6 +16,7 @@ from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.coco_metric import FastCocoMetric
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.study.matches import Matches, matches_of
+from mmdet_attn.terminal import quiet
 
 KINDS = {'bbox', 'segm'}
 
@@ -48,7 +46,7 @@ class Evaluation:
         for metric in coco_metrics(cfg, 'test'):
             metric['type'] = 'mmdet_attn.FastCocoMetric'
         init_default_scope(cfg.get('default_scope') or 'mmdet')
-        with config_errors(cfg), quiet():
+        with config_errors(cfg), quiet(logging.WARNING):
             self.evaluator = Evaluator(cfg.test_evaluator)
             dataset: Any = DATASETS.build(cfg.test_dataloader.dataset)
         self.metrics = [
@@ -112,7 +110,7 @@ class Evaluation:
                 found = detector.test_step(batch)
             self.evaluator.process(data_samples=found, data_batch=batch)
             step(len(found))
-        with quiet():
+        with quiet(logging.WARNING):
             self.evaluator.evaluate(self.images)
         aps: dict[str, float] = {}
         matches: dict[str, Matches] = {}
@@ -129,16 +127,3 @@ class Evaluation:
             for kind, engine in metric.evaluators.items():
                 matches[kind] = matches_of(engine)
         return dict(sorted(aps.items())), matches
-
-
-@contextlib.contextmanager
-def quiet():
-    """Keep summaries of an evaluation from the terminal."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
