@@ -88,10 +88,12 @@ def user_errors() -> Iterator[None]:
         # What ended the other one is said elsewhere: by it, or its launcher.
         reason = str(error).rpartition('] ')[2].partition('. ')[0]
         rank = os.environ.get('RANK', '0')
-        sys.exit(
+        print(
             f'{Path(sys.argv[0]).name}: process {rank}: another process has '
-            f'ended or cannot be reached ({reason}).'
+            f'ended or cannot be reached ({reason}).',
+            file=sys.stderr,
         )
+        _exit(1)
     except (InputError, ModuleNotFoundError, OSError) as error:
         message = _message(error)
         if message is None:
@@ -103,4 +105,12 @@ def user_errors() -> Iterator[None]:
             time.sleep(5)
         tool = Path(sys.argv[0]).name
         print(f'{tool}: error: {printable(str(message))}', file=sys.stderr)
-        sys.exit(2)
+        _exit(2)
+
+
+def _exit(status: int) -> None:
+    """Exit, past the teardown of C++ where there is a process group."""
+    launch = sys.modules.get('mmdet_attn.launch')
+    if launch:
+        launch.leave_group(status, together=False)
+    sys.exit(status)
