@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 from rich.progress import track
 
 from mmdet_attn.datasets.image_check import why_unreadable
@@ -11,6 +12,7 @@ from mmdet_attn.datasets.pre_labels import (
     PreLabels,
     check_labels_out,
 )
+from mmdet_attn.fuse import fuse
 from mmdet_attn.inference import (
     check_score_thr,
     classes_of,
@@ -38,6 +40,12 @@ def make_parser():
         default='coco',
         help='of --labels-out: instances.json, or classes.txt and labels/',
     )
+    parser.add_argument(
+        '--fuse',
+        action='store_true',
+        help='make batch norms part of the convolutions in front of them, '
+        'which is faster and gives the same detections',
+    )
     return parser
 
 
@@ -53,6 +61,10 @@ def main(args):
         strict=not args.non_strict,
     )
     inferencer.show_progress = False  # it has a bar for each call
+    if args.fuse:
+        grey = np.full((256, 256, 3), 128, np.uint8)
+        fused = fuse(inferencer.model, lambda: inferencer(grey))
+        print(fused, file=sys.stderr)
     labels = args.labels_out and PreLabels(
         classes_of(inferencer), args.score_thr
     )

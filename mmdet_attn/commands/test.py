@@ -15,6 +15,7 @@ from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.evaluation.report import refuse_no_metric, write_reports
+from mmdet_attn.fuse import FuseHook
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import (
@@ -39,6 +40,12 @@ def make_parser():
         '--tta',
         action='store_true',
         help='test-time augmentation: the flipped image too (boxes only)',
+    )
+    parser.add_argument(
+        '--fuse',
+        action='store_true',
+        help='make batch norms part of the convolutions in front of them, '
+        'which is faster and gives the same AP',
     )
     parser.add_argument(
         '--non-strict',
@@ -102,6 +109,8 @@ def main(args):
             detector = detector.module
         load_strictly(detector, state_dict_of(content))
     del content  # the runner has it
+    if args.fuse:
+        runner.register_hook(FuseHook())
     if args.out:
         from mmdet.evaluation import DumpDetResults
 
