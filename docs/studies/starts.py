@@ -1,6 +1,8 @@
 """The decision of the studies on starts, as their protocol has it.
 
 python docs/studies/starts.py work_dirs/start_shapes work_dirs/start_bccd
+
+Audits are read from audits/ in a folder. audits.sh makes them.
 """
 
 import json
@@ -49,6 +51,24 @@ def decide(intervals: list[tuple[float, float]]) -> bool:
     )
 
 
+def show_audits(folder: str | Path) -> None:
+    """AP with the factors replaced, and where the factors differ from 1."""
+    for module in MODULES:
+        for start in STARTS:
+            file = Path(folder, 'audits', f'{module}_{start}', 'audit.json')
+            if not file.is_file():
+                continue
+            (group,) = json.loads(file.read_text())['groups']
+            ap = {k: 100 * v['bbox'] for k, v in group['ap'].items()}
+            shares = {k: 100 * v for k, v in (group['shares'] or {}).items()}
+            print(
+                f'{module}_{start:5} {group["verdict"]:8}',
+                *(f'{key} {value:.1f}' for key, value in ap.items()),
+                '| percent of E[(F - 1)^2]:',
+                *(f'{key} {value:.1f}' for key, value in shares.items()),
+            )
+
+
 def main(folders: list[str]) -> None:
     kept: dict[str, list[tuple[float, float]]] = {'zero': [], 'ramp': []}
     for folder in folders:
@@ -70,6 +90,7 @@ def main(folders: list[str]) -> None:
                     f'{change.mean():+.1f} ({low:+.1f} to {high:+.1f}) '
                     'beside none'
                 )
+        show_audits(folder)
         for start, intervals in kept.items():
             one, two = (
                 [at(f'{module}_{s}', -1) for module in MODULES]
