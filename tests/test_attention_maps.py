@@ -21,6 +21,7 @@ from torch import nn
 from mmdet_attn import GC, SE, Gate, PSAConv2d
 from mmdet_attn.errors import InputError
 from mmdet_attn.inference import load_inferencer
+from mmdet_attn.look.activations import Detection, activations
 from mmdet_attn.look.gates import record_gates, summarise
 from mmdet_attn.look.gauge import Gauge
 from mmdet_attn.look.heat_maps import Geometry, enlarge, overlay
@@ -588,14 +589,19 @@ def test_more_images_than_are_shown(inferencer, tmp_path):
     assert [p.name for p in (out / 'heat_maps').iterdir()] == ['0']
 
 
-def test_compare(detector, tmp_path):
+def test_compare(detector, inferencer, tmp_path):
     """With itself both see the same; without attention the page says so."""
     config, checkpoint, images = detector
     out, plain = tmp_path / 'out', tmp_path / 'plain'
     image = images / 'tall.jpg'
-    command = [TOOL, config, checkpoint, image, '--out', out, '--compare']
-    code, output = run_here(*command, config, checkpoint, '--detection', 2)
-    assert code == 0, output
+    looks = 'mmdet_attn.look.page.activations'
+    with mock.patch(looks, wraps=activations) as asked:
+        attention_maps(
+            inferencer, [image], out, compare=inferencer, detection=2
+        )
+    rank, same = [call.args[2] for call in asked.call_args_list]
+    assert rank == 2
+    assert isinstance(same, Detection)
     folder = out / 'activations/tall'
     first = {file.name: file for file in folder.glob('*.png')}
     second = {f.name: f for f in (folder / 'compare').glob('*.png')}
@@ -614,13 +620,14 @@ def test_compare(detector, tmp_path):
     assert len(re.findall(r'Grad-CAM of \w+ 0[.]', text)) == 2
 
     plain.mkdir()
+    command = [TOOL, config, checkpoint, image, '--out', out, '--compare']
     code, output = run_here(*command, *make_detector(plain, None))
     assert code == 0, output
     text = ' '.join((out / 'index.html').read_text().split())
     assert '<h3>Second detector: MaskRCNN without attention' in text
     assert 'It is the highest in the image' in text
-    captions = text.count('Grad-CAM of') + text.count('No Grad-CAM: no detec')
-    assert captions == 2
+    words = ('<figcaption>Grad-CAM of', 'No Grad-CAM: no detection')
+    assert sum(text.count(part) for part in words) == 2
 
 
 def test_bad_input(detector, tmp_path):

@@ -174,7 +174,7 @@ def _sources(network: nn.Module) -> tuple[str, list[nn.Module]]:
 
 
 class _KeepGraph(TorchFunctionMode):
-    """Heads detach the scores before they choose the detections."""
+    """Let scores keep their graph: heads detach them to choose detections."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
