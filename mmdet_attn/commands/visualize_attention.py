@@ -72,17 +72,19 @@ def main(args):
         from mmdet_attn.look.image_groups import images_by_class
 
         classes = images_by_class(args.ann, images)
-    given = [(args.config, args.checkpoint)]
-    given += [tuple(args.compare)] if args.compare else []
+    pairs = [(args.config, args.checkpoint)]
+    facts = [*zip(('config', 'checkpoint'), pairs[0], strict=True)]
+    if args.compare:
+        pairs.append(args.compare)
+        facts.append(('compared with', ' '.join(args.compare)))
     inferencer, *more = [
         load_inferencer(
-            config,
-            checkpoint,
+            *pair,
             args.device,
             args.trust_checkpoint,
             strict=not args.non_strict,
         )
-        for config, checkpoint in given
+        for pair in pairs
     ]
     for other in more:
         if classes_of(other) != classes_of(inferencer):
@@ -102,10 +104,6 @@ def main(args):
         shown=args.shown,
         compare=more[0] if more else None,
         detection=args.detection,
-        facts=[
-            (name, value)
-            for pair in given
-            for name, value in zip(('config', 'checkpoint'), pair, strict=True)
-        ],
+        facts=facts,
     )
     print(f'{len(images)} images: open {page}; PNGs beside it')
