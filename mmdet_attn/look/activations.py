@@ -95,17 +95,16 @@ def activations(
     """
     network = inferencer.model
     ((_, data),) = inferencer.preprocess([path])
-    (sample,) = inferencer.forward(data)
-    index = _find(sample.pred_instances, wanted)
     place, modules = _sources(network)
     levels: list[Tensor] = []
     gradients: Sequence[Tensor | None] = ()
     why = f'the score has no gradient in the {place}'
     try:
         with _graph_from(modules, levels):
-            (again,) = network.test_step(data)
+            (sample,) = network.test_step(data)
+            index = _find(sample.pred_instances, wanted)
             if index is not None and levels:
-                score = again.pred_instances.scores[index]
+                score = sample.pred_instances.scores[index]
                 if score.requires_grad:
                     gradients = torch.autograd.grad(
                         score, levels, allow_unused=True
@@ -113,6 +112,8 @@ def activations(
     except RuntimeError as error:  # an operation has no derivative
         reason = f'{error}'.partition('\n')[0].rstrip('.')
         why = f'an operation of the detector allows none: {reason}'
+        (sample,) = inferencer.forward(data)
+        index = _find(sample.pred_instances, wanted)
     detection = None
     if index is not None:
         detection = _detection(sample.pred_instances[index])
@@ -156,7 +157,7 @@ def _find(instances: Any, wanted: int | Detection) -> int | None:
 
 def _detection(one: Any) -> Detection:
     box = tuple(one.bboxes[0].tolist())
-    return Detection(int(one.labels), float(one.scores), box)
+    return Detection(one.labels.item(), one.scores.item(), box)
 
 
 def _sources(network: nn.Module) -> tuple[str, list[nn.Module]]:
