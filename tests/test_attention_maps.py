@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections import defaultdict
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import nn
 from mmdet_attn import GC, SE, Gate, PSAConv2d
 from mmdet_attn.errors import InputError
 from mmdet_attn.inference import load_inferencer
+from mmdet_attn.look.activations import Detection, activations
 from mmdet_attn.look.gates import record_gates, summarise
 from mmdet_attn.look.gauge import Gauge
 from mmdet_attn.look.heat_maps import Geometry, enlarge, overlay
@@ -467,9 +469,12 @@ def test_tool(detector, tmp_path):
         for folder in (
             f'detections/{name}',
             *(f'heat_maps/{name}/{gate}' for gate in GATES),
+            *(f'activations/{name}/EigenCAM_{i}' for i in (1, 2, 3, 4)),
         )
     }
-    assert files.keys() == pictures.keys() | {
+    grad_cams = {file for file in files if 'Grad-CAM' in file}
+    assert sorted(Path(file).parent.name for file in grad_cams) == [*sizes]
+    assert files.keys() - grad_cams == pictures.keys() | {
         'factors.png',
         'channel_factors/backbone.layer1.png',
         'channel_factors/backbone.layer2.png',
@@ -478,8 +483,9 @@ def test_tool(detector, tmp_path):
         assert Image.open(files[name]).size == size
     page = (out / 'index.html').read_text()
     embeds = embedded(page)
-    assert len(embeds) == 2 + 1 + 2 + 2 * 4
-    assert embeds.count((100, 300)) == 4  # heat maps, shrunk for the page
+    assert len(embeds) == 2 + 1 + 2 + 2 * 4 + 2 * (4 + 1)
+    # Heat maps and activations, shrunk for the page.
+    assert embeds.count((100, 300)) == 4 + 4 + 1
     assert 'a<b>' not in page
     assert page.count('a&lt;b&gt;.png') > 5
     text = ' '.join(page.split())
@@ -529,7 +535,7 @@ def test_page_of_modules_that_add(tmp_path):
     text = page()
     assert 'times the root mean square of the input. One constant' in text
     assert re.search('(100.0|over 99.9) % of the mean square change', text)
-    assert len(embedded(text)) == 1
+    assert len(embedded(text)) == 1 + 5
     words = (
         'alpha',
         'heat map',
@@ -542,6 +548,7 @@ def test_page_of_modules_that_add(tmp_path):
     assert {file.name for file in out.iterdir()} == {
         'index.html',
         'detections',
+        'activations',
     }
 
 
@@ -578,8 +585,49 @@ def test_more_images_than_are_shown(inferencer, tmp_path):
     drawn = np.asarray(Image.open(out / 'detections/0.png'))
     assert (drawn != np.asarray(Image.open(paths[0]))).any()
     assert 'the first 1 of the 3 images' in ' '.join(page.split())
-    assert len(embedded(page)) == 1 + 1 + 2 + 4
+    assert len(embedded(page)) == 1 + 1 + 2 + 4 + 5
     assert [p.name for p in (out / 'heat_maps').iterdir()] == ['0']
+
+
+def test_compare(detector, inferencer, tmp_path):
+    """With itself both see the same; without attention the page says so."""
+    config, checkpoint, images = detector
+    out, plain = tmp_path / 'out', tmp_path / 'plain'
+    image = images / 'tall.jpg'
+    looks = 'mmdet_attn.look.page.activations'
+    with mock.patch(looks, wraps=activations) as asked:
+        attention_maps(
+            inferencer, [image], out, compare=inferencer, detection=2
+        )
+    rank, same = [call.args[2] for call in asked.call_args_list]
+    assert rank == 2
+    assert isinstance(same, Detection)
+    folder = out / 'activations/tall'
+    first = {file.name: file for file in folder.glob('*.png')}
+    second = {f.name: f for f in (folder / 'compare').glob('*.png')}
+    assert first.keys() == second.keys()
+    assert len(first) == 4 + 1
+    for name, file in first.items():
+        picture = np.asarray(Image.open(file))
+        np.testing.assert_array_equal(picture, Image.open(second[name]))
+        framed = (picture == (255, 255, 0)).all(-1).any()
+        assert framed == ('Grad-CAM' in name)
+    text = ' '.join((out / 'index.html').read_text().split())
+    assert 'number 2 of the image' in text
+    same = 'MaskRCNN with 2 x CBAM, 2 x SCSE, 4 x GC'
+    for which in ('First', 'Second'):
+        assert f'<h3>{which} detector: {same}</h3>' in text
+    assert len(re.findall(r'Grad-CAM of \w+ 0[.]', text)) == 2
+
+    plain.mkdir()
+    command = [TOOL, config, checkpoint, image, '--out', out, '--compare']
+    code, output = run_here(*command, *make_detector(plain, None))
+    assert code == 0, output
+    text = ' '.join((out / 'index.html').read_text().split())
+    assert '<h3>Second detector: MaskRCNN without attention' in text
+    assert 'It is the highest in the image' in text
+    words = ('<figcaption>Grad-CAM of', 'No Grad-CAM: no detection')
+    assert sum(text.count(part) for part in words) == 2
 
 
 def test_bad_input(detector, tmp_path):
@@ -591,6 +639,10 @@ def test_bad_input(detector, tmp_path):
     plain = tmp_path / 'plain'
     plain.mkdir()
     plain_config, plain_checkpoint = make_detector(plain, None)
+    other = tmp_path / 'other.pth'
+    content = torch.load(checkpoint)
+    content['meta']['dataset_meta']['classes'] = ('cat',) * 5
+    torch.save(content, other)
     for arguments, expected in (
         ((*both, 'no.png'), 'no.png: no such image'),
         ((*both, tmp_path / 'folder'), 'holds no images'),
@@ -599,6 +651,10 @@ def test_bad_input(detector, tmp_path):
         ((*both, image, image), 'another --out'),
         ((*both, image, '--out', image), 'is a file'),
         ((*both, image, '--shown', 0), '--shown must be 1'),
+        ((*both, image, '--detection', 0), '--detection must be 1'),
+        ((*both, image, '--compare', 'no.py', checkpoint), 'no.py: no such'),
+        ((*both, image, '--compare', config, 'no.pth'), 'no.pth: no such'),
+        ((*both, image, '--compare', config, other), 'other classes than'),
         ((*both, image, '--score-thr', 2), 'between 0 and 1'),
         ((*both, image, '--ann', 'no.json'), '--ann no.json'),
         ((*both, image, '--device', 'tpu9'), '--device tpu9'),

@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmdet_attn.config_files import load_config_file, read_dumped
 from mmdet_attn.errors import InputError, printable
 from mmdet_attn.evaluation.report import table
-from mmdet_attn.look.page import render
+from mmdet_attn.look.activations import Detection
 from mmdet_attn.look.plots import plot_channels
+from mmdet_attn.templates import render
 
 SHIPPED = [
     'demo/mask_rcnn_r50_eca_shapes',
@@ -123,9 +124,33 @@ def test_markdown_of_names():
 def test_names_are_text_in_the_page():
     evil = '"><script>alert(1)</script>'
     page = render(
+        'mmdet_attn.look',
+        colours=(),
         facts=[(evil, evil)],
-        detector=evil,
-        attention={evil: 1},
+        detectors=[(evil, {evil: 1})] * 2,
+        detection=1,
+        overlap=0.5,
+        looking=[
+            dict(
+                image=evil,
+                rows=[
+                    dict(
+                        place='neck',
+                        why=evil,
+                        detection=Detection(0, 0.5, ()),
+                        classes=(evil,),
+                        pictures=[
+                            dict(
+                                kind='Grad-CAM',
+                                level=1,
+                                stride=4,
+                                picture='data:',
+                            )
+                        ],
+                    )
+                ],
+            )
+        ],
         images=1,
         shown=1,
         score_thr=0.3,

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.colors import to_hex
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.progress import track
+from torch import nn
 
+from mmdet_attn.inference import classes_of
+from mmdet_attn.look.activations import (
+    OVERLAP,
+    Activations,
+    Detection,
+    activations,
+)
 from mmdet_attn.look.gauge import Gauge
 from mmdet_attn.look.heat_maps import COLOURS, enlarge, overlay
 from mmdet_attn.look.image_groups import curve_groups
@@ -33,6 +40,8 @@ from mmdet_attn.look.views import (
     shares_of,
     summary_of,
 )
+from mmdet_attn.templates import render
+from mmdet_attn.weights.plugins import plugins_of
 
 # Pixels of the longer side of a picture in the page. PNGs keep their size.
 DETECTION_SIDE, HEAT_MAP_SIDE = 640, 300
@@ -46,6 +55,8 @@ def attention_maps(
     classes: dict[str, list[int]] | None = None,
     score_thr: float = 0.3,
     shown: int = 8,
+    compare: Any = None,
+    detection: int = 1,
     facts: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Run a detector and write what its gates do.
@@ -60,6 +71,10 @@ def attention_maps(
         score_thr: The least score of a box that is drawn.
         shown: How many images have their detections and heat maps drawn,
             from the first on. All numbers are those of all images.
+        compare: An inferencer of a second detector, such as one without
+            attention, to show where both look.
+        detection: The detection for Grad-CAM: 1 for that with the highest
+            score in each image, 2 for the next.
         facts: What the page says about the run: names and values.
 
     Returns:
@@ -75,7 +90,8 @@ def attention_maps(
     }
     paths, out = [str(image) for image in images], Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    looks, detections = [], []
+    detectors = [one for one in (inferencer, compare) if one is not None]
+    looks, detections, looking = [], [], []
     gauges: Gauges = defaultdict(Gauge)
     for index, path in enumerate(track(paths, 'looking at images')):
         look, sample = look_at(inferencer, path, gauges, index < shown)
@@ -84,6 +100,7 @@ def attention_maps(
             detections.append(
                 _draw_detections(inferencer, path, sample, score_thr, out)
             )
+            looking.append(_draw_activations(detectors, path, detection, out))
     views, without = gate_views(network, looks, gauges)
     gates = [view for view in views if view.identity]
     adding = [view for view in views if not view.identity]
@@ -98,9 +115,13 @@ def attention_maps(
             )
         ]
     page = render(
+        'mmdet_attn.look',
+        colours=[to_hex(COLOURS(stop)) for stop in np.linspace(0, 1, 9)],
         facts=facts,
-        detector=type(network).__name__,
-        attention=Counter(kinds.values()),
+        detectors=[_contents(one.model) for one in detectors],
+        detection=detection,
+        overlap=OVERLAP,
+        looking=looking,
         images=len(paths),
         shown=min(shown, len(paths)),
         score_thr=score_thr,
@@ -128,18 +149,10 @@ def attention_maps(
     return file
 
 
-def render(**content: Any) -> str:
-    """The page as HTML, with names escaped; see its template."""
-    environment = Environment(
-        loader=PackageLoader('mmdet_attn.look', '.'),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    colours = [to_hex(COLOURS(stop)) for stop in np.linspace(0, 1, 9)]
-    template = environment.get_template('page.html.j2')
-    return template.render(content, colours=colours)
+def _contents(network: nn.Module) -> tuple[str, Counter]:
+    """Its class, and how many attention modules of each class it has."""
+    plugins = plugins_of(network).values()
+    return type(network).__name__, Counter(type(p).__name__ for p in plugins)
 
 
 def _draw_detections(
@@ -148,12 +161,67 @@ def _draw_detections(
     (drawn,) = inferencer.visualize(
         [path], [sample], return_vis=True, pred_score_thr=score_thr
     )
+    drawn = Image.fromarray(drawn)
     _save(drawn, out / 'detections' / f'{Path(path).stem}.png')
     return {
         'image': Path(path).name,
         'objects': int((sample.pred_instances.scores >= score_thr).sum()),
         'picture': _jpeg(drawn, DETECTION_SIDE),
     }
+
+
+def _draw_activations(
+    detectors: Sequence[Any], path: str, rank: int, out: Path
+) -> dict[str, Any]:
+    """Draw where each detector looks in an image."""
+    wanted: int | Detection = rank
+    rows, folder = [], out / 'activations' / Path(path).stem
+    for inferencer in detectors:
+        found = activations(inferencer, path, wanted)
+        rows.append(
+            {
+                'place': found.place,
+                'why': found.why,
+                'detection': found.detection,
+                'classes': classes_of(inferencer),
+                'pictures': _draw_levels(found, path, folder),
+            }
+        )
+        # The second detector is asked for the same object.
+        wanted, folder = found.detection or rank, folder / 'compare'
+    return {'image': Path(path).name, 'rows': rows}
+
+
+def _draw_levels(
+    found: Activations, path: str, folder: Path
+) -> list[dict[str, Any]]:
+    import mmcv
+
+    image = mmcv.imread(path, channel_order='rgb')
+    width = max(1, round(2 * max(image.shape) / HEAT_MAP_SIDE))
+    pictures = []
+    for kind, planes in (
+        ('Grad-CAM', found.grad),
+        ('EigenCAM', dict(enumerate(found.eigen))),
+    ):
+        for level, plane in planes.items():
+            # The colours have their middle at 1.
+            values = 1 + enlarge(plane, found.geometry)
+            drawn = Image.fromarray(overlay(image, values, 1))
+            if found.detection and kind == 'Grad-CAM':
+                ImageDraw.Draw(drawn).rectangle(
+                    found.detection.box, outline='yellow', width=width
+                )
+            _save(drawn, folder / f'{kind}_{level + 1}.png')
+            pictures.append(
+                {
+                    'kind': kind,
+                    'level': level + 1,
+                    'stride': round(found.geometry.padded[0] / len(plane)),
+                    'picture': _jpeg(drawn, HEAT_MAP_SIDE),
+                }
+            )
+    return pictures
 
 
 def _draw_stage(
@@ -201,7 +269,9 @@ def _draw_heat_maps(
         if image is None:
             # As the network reads it: its orientation is that of the maps.
             image = mmcv.imread(look.path, channel_order='rgb')
-        drawn = overlay(image, enlarge(plane, look.geometry), limit)
+        drawn = Image.fromarray(
+            overlay(image, enlarge(plane, look.geometry), limit)
+        )
         folder = out / 'heat_maps' / Path(look.path).stem
         _save(drawn, folder / f'{view.name}.png')
         found.append(
@@ -215,18 +285,18 @@ def _draw_heat_maps(
     return found
 
 
-def _save(picture: np.ndarray, file: Path) -> None:
+def _save(picture: Image.Image, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(file)
+    picture.save(file)
 
 
 def _png(file: Path) -> str:
     return f'data:image/png;base64,{b64encode(file.read_bytes()).decode()}'
 
 
-def _jpeg(picture: np.ndarray, side: int) -> str:
-    """A data URI of RGB bytes, shrunk to at most `side` pixels."""
-    image, stream = Image.fromarray(picture), BytesIO()
-    image.thumbnail((side, side))
-    image.save(stream, 'JPEG', quality=88)
+def _jpeg(picture: Image.Image, side: int) -> str:
+    """A data URI of a picture, which shrinks to at most `side` pixels."""
+    stream = BytesIO()
+    picture.thumbnail((side, side))
+    picture.save(stream, 'JPEG', quality=88)
     return f'data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}'

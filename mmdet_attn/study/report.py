@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 
 from mmdet_attn.errors import printable
 from mmdet_attn.study import plots
 from mmdet_attn.study.results import compare
 from mmdet_attn.study.table import KINDS, METRICS, Run
+from mmdet_attn.templates import render
 
 EXPLAINED = (
     'AP is in percent: mean ± standard deviation over seeds. A difference is '
@@ -197,14 +197,8 @@ def page(
         drawn: What `plots.draw` returns.
         title: Its title.
     """
-    environment = Environment(
-        loader=PackageLoader('mmdet_attn.study', '.'),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template('page.html.j2').render(
+    return render(
+        'mmdet_attn.study',
         title=title,
         intro=intro(results),
         verdicts=verdicts(results),
