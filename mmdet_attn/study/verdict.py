@@ -50,10 +50,14 @@ def verdict(parts: Sequence[Part], ap: Aps) -> Verdict:
         return Verdict('nothing', 'removed', text)
     if not gates:
         d = change(ap, 'shuffled')
-        end = f'with what {it} add{s} in another image AP {_moves(d)}.'
+        other = f'with what {it} add{s} in another image AP'
         if abs(d) <= TOLERANCE:
-            text = f'{these} add{s} nearly the same in all images: {end}'
+            text = (
+                f'{these} add{s} nearly the same in all images: {other} '
+                f'changes by {signed(d)}.'
+            )
             return Verdict('fixed', 'shuffled', text)
+        end = f'{other} {_moves(d)}.'
         return _attends('shuffled', d, f'{these} attend{s}', end)
     one = 'one scalar each' if several else 'one scalar'
     gains = 'constant gains' if several else 'a constant gain'
