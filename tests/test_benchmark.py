@@ -88,7 +88,7 @@ def test_cases_are_pairs_that_agree():
     cases = list(module_cases(['CBAM'], (64, 96), 1, setup))
     assert len(cases) == len(STAGES)
     assert cases[1].size == '2: 1 x 512 x 8 x 12'
-    ours, other = cases[0].step(), cases[0].other()
+    ours, other = cases[0].work.step(), cases[0].other.step()
     # x and 7 parameters: two linear layers, a convolution and a norm.
     assert len(ours) == len(other) == 1 + 4 + 1 + 2
     for a, b in zip(ours, other, strict=True):
@@ -170,7 +170,7 @@ def test_detectors(backward):
     setup = Setup(backward=backward)
     (case,) = network_cases(['ECA'], 'detectors', (32, 64), 1, setup)
     assert case.params == 80 + 16
-    found = case.step()
+    found = case.work.step()
     if backward:
         assert sum(g is not None for g in found) > 100
     else:
@@ -183,7 +183,7 @@ def test_detectors(backward):
         (['--modules', 'EAC'], 'there is no EAC; there are A2, BAM'),
         (['--against', 'mmcv'], "invalid choice: 'mmcv'"),
         (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
-        (['--rounds', '2'], '--rounds must be at least 3, got 2'),
+        (['--rounds', '2'], '--rounds must be at least 3, or 0, got 2'),
         (['--batch', '0'], '--batch must be at least 1, got 0'),
         (['--device', 'tpu'], '--device tpu cannot be used here'),
         (['--json', 'no/such/a.json'], 'no/such/a.json: there is no such'),

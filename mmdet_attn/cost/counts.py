@@ -14,7 +14,7 @@ counted in a second.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from math import prod
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+# From a module and its inputs to tensors.
+Run = Callable[..., Any]
 # These make a tensor and write nothing into it.
 ALLOCATIONS = (
     'empty',
@@ -158,8 +160,7 @@ def count(
     module: nn.Module,
     *inputs: Any,
     backward: bool = False,
-    run: Callable = lambda module, *inputs: module(*inputs),
-    imagined: bool = True,
+    run: Run = nn.Module.__call__,
 ) -> Counts:
     """Count one pass of a module, a block or a network.
 
@@ -170,24 +171,39 @@ def count(
             all parameters and inputs that require one. Without it the
             forward pass is counted alone, and nothing is kept.
         run: What to do with the module and its inputs.
-        imagined: Run on shapes only. This needs neither time nor memory, and
-            no values: what computes with values of a tensor in Python must
-            run on real ones.
     """
-    mode: Any = nullcontext()
-    if imagined:
-        mode = FakeTensorMode()
-        inputs = tree_map_only(Tensor, mode.from_tensor, inputs)
-        own = (*module.parameters(), *module.buffers())
-        module = deepcopy(module, {id(x): mode.from_tensor(x) for x in own})
+    mode = FakeTensorMode()
+    module, *inputs = imagine(mode, module, *inputs)
+    with mode, Counter() as counter:
+        kept = one_pass(module, inputs, backward, run)
+    return Counts(counter.moved, counter.kernels, kept)
+
+
+def imagine(mode: FakeTensorMode, module: nn.Module, *inputs: Any) -> Any:
+    """A module and its inputs with tensors of a CPU that have no memory."""
+
+    def shape_of(x: Tensor) -> Tensor:
+        y = x.detach().cpu()
+        if isinstance(x, nn.Parameter):
+            y = nn.Parameter(y, x.requires_grad)
+        return mode.from_tensor(y.requires_grad_(x.requires_grad))
+
+    own = (*module.parameters(), *module.buffers())
+    twin = deepcopy(module, {id(x): shape_of(x) for x in own})
+    return twin, *tree_map_only(Tensor, shape_of, inputs)
+
+
+def one_pass(
+    module: nn.Module, inputs: Iterable, backward: bool, run: Run
+) -> int:
+    """Run once; return the bytes kept between forward and backward."""
     leaves = [*_tensors(inputs), *module.parameters()]
     leaves = [x for x in leaves if x.requires_grad]
-    with mode, Counter() as counter, torch.set_grad_enabled(backward):
-        with kept_tensors(module) as kept:
-            results = _tensors(run(module, *inputs))
-        bytes_kept = kept()
-        if backward:
-            results = [y for y in results if y.requires_grad]
-            ones = [torch.empty_like(y) for y in results]
-            torch.autograd.grad(results, leaves, ones, allow_unused=True)
-    return Counts(counter.moved, counter.kernels, bytes_kept)
+    with torch.set_grad_enabled(backward), kept_tensors(module) as kept:
+        results = _tensors(run(module, *inputs))
+    bytes_kept = kept()
+    if backward:
+        results = [y for y in results if y.requires_grad]
+        ones = [torch.empty_like(y) for y in results]
+        torch.autograd.grad(results, leaves, ones, allow_unused=True)
+    return bytes_kept
