@@ -29,15 +29,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 # From a module and its inputs to tensors.
 Run = Callable[..., Any]
-# These make a tensor and write nothing into it.
-ALLOCATIONS = (
-    'empty',
-    'empty_like',
-    'empty_permuted',
-    'empty_strided',
-    'new_empty',
-    'new_empty_strided',
-)
 # These write into a tensor without reading it.
 OVERWRITES = ('copy_', 'fill_', 'zero_', 'normal_', 'uniform_', 'bernoulli_')
 
@@ -77,7 +68,7 @@ class Counter(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func._schema.name.rpartition('::')[2]
-        if name not in ALLOCATIONS:
+        if 'empty' not in name:
             read, written = _operands(func, name, args, kwargs, result)
             if written:
                 size = sum(map(_bytes, read)) + sum(map(_bytes, written))
@@ -99,6 +90,8 @@ def _operands(
         written += tensors if changes else []
         only_written = argument.is_out or (changes and name in OVERWRITES)
         read += [] if only_written else tensors
+    if name.startswith('new_') or name.endswith('_like'):
+        read = []
     given = {_storage(x) for x in read + written}
     # A result in the memory of an operand is a view of it.
     written += [x for x in _tensors(result) if _storage(x) not in given]
@@ -147,7 +140,8 @@ def kept_tensors(module: nn.Module) -> Iterator[Callable[[], int]]:
             # The weak reference keeps the address from being used again.
             entry = StorageWeakRef(storage), storage.nbytes()
             found.setdefault(storage._cdata, entry)
-        return x
+        # A result itself would keep its graph, and the graph the result.
+        return x.detach()
 
     def kept() -> int:
         return sum(size for weak, size in found.values() if not weak.expired())
