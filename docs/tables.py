@@ -251,16 +251,20 @@ def counts_table(kind: str) -> str:
     head = ['module']
     for mode in ('inference', 'training'):
         head += [f'{mode}: bytes', 'maps', 'kernels']
-    lines = []
+    first = ['plain']
+    for mode in ('forward', 'training'):
+        moved = plain[f'{mode}_moved'] / 1e9
+        first += [f'{moved:.2f} GB', '', str(plain[f'{mode}_kernels'])]
+    lines = [[*first, f'{plain["training_kept"] / 1e9:.2f} GB']]
     for name, row in rows.items():
+        more = {key: row[key] - plain[key] for key in plain}
         cells = [name]
         for mode in ('forward', 'training'):
-            moved = row[f'{mode}_moved'] - plain[f'{mode}_moved']
-            kernels = row[f'{mode}_kernels'] - plain[f'{mode}_kernels']
+            moved = more[f'{mode}_moved']
             cells += [
                 f'{1 + moved / plain[f"{mode}_moved"]:.2f}',
                 f'{moved / maps:+.1f}',
-                f'{kernels:+}',
+                f'{more[f"{mode}_kernels"]:+}',
             ]
         kept = row['training_kept'] / plain['training_kept']
         lines.append([*cells, f'{kept:.2f}'])
