@@ -14,7 +14,6 @@ from torch import fx, nn
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._inductor import config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-from torch._inductor.exc import InductorError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdet_attn.cost.counts import Counts, Run, imagine, one_pass
@@ -35,13 +34,15 @@ def count_compiled(
     The kernels are those that Inductor makes for a CPU. A part that cannot be
     compiled into the same graph is an error.
     """
-    sizes: list[int] = []
+    graphs: list[list[int]] = []
 
     def schedule(nodes: list) -> None:
-        sizes.extend(
-            node.get_read_write_buffers_sizes()
-            for node in nodes
-            if type(node).__name__ != 'NopKernelSchedulerNode'
+        graphs.append(
+            [
+                node.get_read_write_buffers_sizes()
+                for node in nodes
+                if type(node).__name__ != 'NopKernelSchedulerNode'
+            ]
         )
         raise ScheduledError
 
@@ -51,11 +52,13 @@ def count_compiled(
             '_post_fusion_custom_pass': schedule,
             'fx_graph_cache': False,
         }
+        before = len(graphs)
         try:
             with config.patch(changes):
                 compile_fx_inner(graph, examples, **kwargs)
-        except InductorError as error:
-            if not isinstance(error.inner_exception, ScheduledError):
+        except Exception:
+            # Versions of torch wrap the exception differently.
+            if len(graphs) == before:
                 raise
         return make_boxed_func(plain.forward)
 
@@ -71,4 +74,4 @@ def count_compiled(
         kept = one_pass(
             module, inputs, backward, lambda _, *inputs: compiled(*inputs)
         )
-    return Counts(sum(sizes), len(sizes), kept)
+    return Counts(sum(map(sum, graphs)), sum(map(len, graphs)), kept)
