@@ -257,17 +257,20 @@ def counts_table(kind: str) -> str:
         first += [f'{moved:.2f} GB', '', str(plain[f'{mode}_kernels'])]
     lines = [[*first, f'{plain["training_kept"] / 1e9:.2f} GB']]
     for name, row in rows.items():
-        more = {key: row[key] - plain[key] for key in plain}
         cells = [name]
         for mode in ('forward', 'training'):
-            moved = more[f'{mode}_moved']
+            if f'{mode}_moved' not in row:
+                cells += ['not counted', '', '']
+                continue
+            moved = row[f'{mode}_moved'] - plain[f'{mode}_moved']
+            kernels = row[f'{mode}_kernels'] - plain[f'{mode}_kernels']
             cells += [
                 f'{1 + moved / plain[f"{mode}_moved"]:.2f}',
                 f'{moved / maps:+.1f}',
-                f'{more[f"{mode}_kernels"]:+}',
+                f'{kernels:+}',
             ]
-        kept = row['training_kept'] / plain['training_kept']
-        lines.append([*cells, f'{kept:.2f}'])
+        kept = row.get('training_kept', 0) / plain['training_kept']
+        lines.append([*cells, f'{kept:.2f}' if kept else ''])
     return table([*head, 'kept'], lines)
 
 

@@ -1,6 +1,7 @@
 """The benchmark: what it compares is equal, and its figures are figures."""
 
 import json
+import re
 from time import sleep
 
 import pytest
@@ -127,6 +128,30 @@ def test_table_json_and_picture(tmp_path, monkeypatch):
     for row in rows:
         assert 0 < row['low'] <= row['ratio'] <= row['high'] < 100
         assert bool(row['params']) == (row['name'] == 'SE')
+    assert files[1].read_bytes().startswith(b'\x89PNG')
+
+
+def test_counts_without_times(tmp_path):
+    """They need no second run, and fit into 100 columns."""
+    files = tmp_path / 'counts.json', tmp_path / 'counts.png'
+    code, output = run_here(
+        *(TOOL, '--modules', 'CBAM', '--sizes', '64x64', '--rounds', '0'),
+        *('--batch', '1', '--backward', '--json', files[0]),
+        *('--plot', files[1]),
+    )
+    assert code == 0, output
+    table = output[output.index(' modules against formula') :]
+    assert max(map(len, table.splitlines())) <= 100
+    rows = json.loads(files[0].read_text())['rows']
+    assert len(rows) == 2 * len(STAGES)
+    for row in rows:
+        assert 'ms' not in row
+        assert row['moved'] > row['params'] * 4
+        assert row['kernels'] > 10
+        kept = row['kept'], row['other_kept']
+        assert all(kept) if 'backward' in row['mode'] else not any(kept)
+        ratio = f'{row["moved"] / row["other_moved"]:.2f}'
+        assert re.search(rf'CBAM .* {re.escape(ratio)} ', table)
     assert files[1].read_bytes().startswith(b'\x89PNG')
 
 
