@@ -119,6 +119,8 @@ def on_page_markdown(markdown, page, **_):
     for name, text in {
         'modules': _overview(),
         'hosts': tables.hosts_table(up),
+        'counts': tables.counts_table('eager'),
+        'compiled': tables.counts_table('compiled'),
         'paper': tables.paper(
             ['config', *counts, *AP_COLUMNS], tables.paper_rows(), up
         ),

@@ -1,12 +1,14 @@
 """The tables that the READMEs and the manual share.
 
-    python docs/tables.py --write    write them into README*.md
-    python docs/tables.py            say whether they are up to date
+    python docs/tables.py --write             write them into README*.md
+    python docs/tables.py                     say whether they are up to date
+    python docs/tables.py --count eager       count what modules cost again
+    python docs/tables.py --count compiled    the same after torch.compile
 
 A module's row comes from its docstring, its paper's address from the file it
 stands in, its parameters and its speed from ``facts.json``. Nothing here
-imports torch: the manual is built without it. Only ``--write`` needs the
-stack, and only for a module that ``facts.json`` does not have yet.
+imports torch: the manual is built without it. Only ``--count`` needs the
+stack, and ``--write`` for a module that ``facts.json`` does not have yet.
 """
 
 import argparse
@@ -24,6 +26,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / 'mmdet_attn' / 'plugins'
 FACTS = ROOT / 'docs' / 'facts.json'
+# Height and width of the image for which the cost of modules is counted.
+COUNTED_AT = 800, 1344
+# The stages of ResNet-50: blocks, channels of their outputs, and stride.
+STAGES = ((3, 256, 4), (4, 512, 8), (6, 1024, 16), (3, 2048, 32))
 # What a README says for a word or a formula in English.
 WORDS: dict[str, dict[str, str]] = {
     'README.md': {},
@@ -233,6 +239,41 @@ def hosts_table(up: str) -> str:
     return table([*head, *tested], rows)
 
 
+def counts_table(kind: str) -> str:
+    """What attention adds to a plain ResNet-50, counted."""
+    rows = dict(facts()['counts'][kind])
+    plain = rows.pop('plain')
+    height, width = COUNTED_AT
+    maps = sum(
+        4 * blocks * channels * (height // stride) * (width // stride)
+        for blocks, channels, stride in STAGES
+    )
+    head = ['module']
+    for mode in ('inference', 'training'):
+        head += [f'{mode}: bytes', 'maps', 'kernels']
+    first = ['plain']
+    for mode in ('forward', 'training'):
+        moved = plain[f'{mode}_moved'] / 1e9
+        first += [f'{moved:.2f} GB', '', str(plain[f'{mode}_kernels'])]
+    lines = [[*first, f'{plain["training_kept"] / 1e9:.2f} GB']]
+    for name, row in rows.items():
+        cells = [name]
+        for mode in ('forward', 'training'):
+            if f'{mode}_moved' not in row:
+                cells += ['not counted', '', '']
+                continue
+            moved = row[f'{mode}_moved'] - plain[f'{mode}_moved']
+            kernels = row[f'{mode}_kernels'] - plain[f'{mode}_kernels']
+            cells += [
+                f'{1 + moved / plain[f"{mode}_moved"]:.2f}',
+                f'{moved / maps:+.1f}',
+                f'{kernels:+}',
+            ]
+        kept = row.get('training_kept', 0) / plain['training_kept']
+        lines.append([*cells, f'{kept:.2f}' if kept else ''])
+    return table([*head, 'kept'], lines)
+
+
 def readme_modules(say: Callable[[str], str]) -> str:
     head = ['module', 'formula', 'added to R50', 'speed', 'config']
     rows = [
@@ -304,19 +345,43 @@ def added_parameters(module: Module) -> int:
     return _parameters(module.base) - _parameters()
 
 
-def add_facts() -> None:
+def add_facts(content: dict) -> None:
     """Count the parameters of modules that the facts lack."""
-    content = facts()
     for module in modules():
         if module.params is None:
             content['modules'][module.name] = {
                 'params': added_parameters(module),
                 'speed': 'not measured',
             }
+
+
+def add_counts(content: dict, kind: str) -> None:
+    """Count every module in a ResNet-50, one image of `COUNTED_AT`.
+
+    It takes two minutes, after `torch.compile` half an hour.
+    """
+    from mmdet_attn.cost.cases import network_cases
+    from mmdet_attn.cost.timing import Setup
+
+    names = [module.name for module in modules()]
+    rows: dict[str, dict[str, int]] = {}
+    for mode in ('forward', 'training'):
+        setup = Setup(backward=mode == 'training', compile=kind == 'compiled')
+        cases = network_cases(names, 'backbones', COUNTED_AT, 1, setup)
+        for case in cases:
+            works = {'plain': case.other, case.name: case.work}
+            for name, work in works.items():
+                rows.setdefault(name, {}).update(
+                    {f'{mode}_{k}': v for k, v in work.counts.items()}
+                )
+    content.setdefault('counts', {})[kind] = rows
+
+
+def write_facts(content: dict) -> None:
     # One module a line: a new one is a line of a diff.
     text = json.dumps(content, indent=2)
     text = re.sub(
-        r'\{\s+("(?:params|params_m|host)": [^{}]+?)\s+\}',
+        r'\{\s+("(?:params|params_m|host|forward_moved)": [^{}]+?)\s+\}',
         lambda found: '{' + re.sub(r'\s*\n\s*', ' ', found[1]) + '}',
         text,
     )
@@ -328,9 +393,17 @@ def main() -> None:
     parser.add_argument(
         '--write', action='store_true', help='write the tables'
     )
-    write = parser.parse_args().write
-    if write and any(module.params is None for module in modules()):
-        add_facts()
+    parser.add_argument(
+        '--count', choices=['eager', 'compiled'], help='count all modules'
+    )
+    args = parser.parse_args()
+    write, content = args.write, facts()
+    if write:
+        add_facts(content)
+    if args.count:
+        add_counts(content, args.count)
+    if write or args.count:
+        write_facts(content)
     for file in WORDS:
         text = filled(file)
         if write:

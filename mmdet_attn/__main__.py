@@ -15,7 +15,7 @@ COMMANDS = {
     'study': 'run all trainings of a question, and compare them',
     'where': 'find the places for attention in any network',
     'complexity': "parameters and GFLOPs, beside the paper's",
-    'benchmark': 'time and memory of attention, as ratios',
+    'benchmark': 'bytes, time and memory of attention, as ratios',
     'visualize-attention': 'show what attention does in images: one page',
     'audit': 'does the attention attend? AP with it replaced',
     'compare-results': 'AP of trainings, and differences with intervals',

@@ -1,6 +1,7 @@
 """The benchmark: what it compares is equal, and its figures are figures."""
 
 import json
+import re
 from time import sleep
 
 import pytest
@@ -88,7 +89,7 @@ def test_cases_are_pairs_that_agree():
     cases = list(module_cases(['CBAM'], (64, 96), 1, setup))
     assert len(cases) == len(STAGES)
     assert cases[1].size == '2: 1 x 512 x 8 x 12'
-    ours, other = cases[0].step(), cases[0].other()
+    ours, other = cases[0].work.step(), cases[0].other.step()
     # x and 7 parameters: two linear layers, a convolution and a norm.
     assert len(ours) == len(other) == 1 + 4 + 1 + 2
     for a, b in zip(ours, other, strict=True):
@@ -127,6 +128,30 @@ def test_table_json_and_picture(tmp_path, monkeypatch):
     for row in rows:
         assert 0 < row['low'] <= row['ratio'] <= row['high'] < 100
         assert bool(row['params']) == (row['name'] == 'SE')
+    assert files[1].read_bytes().startswith(b'\x89PNG')
+
+
+def test_counts_without_times(tmp_path):
+    """They need no second run, and fit into 100 columns."""
+    files = tmp_path / 'counts.json', tmp_path / 'counts.png'
+    code, output = run_here(
+        *(TOOL, '--modules', 'CBAM', '--sizes', '64x64', '--rounds', '0'),
+        *('--batch', '1', '--backward', '--json', files[0]),
+        *('--plot', files[1]),
+    )
+    assert code == 0, output
+    table = output[output.index(' modules against formula') :]
+    assert max(map(len, table.splitlines())) <= 100
+    rows = json.loads(files[0].read_text())['rows']
+    assert len(rows) == 2 * len(STAGES)
+    for row in rows:
+        assert 'ms' not in row
+        assert row['moved'] > row['params'] * 4
+        assert row['kernels'] > 10
+        kept = row['kept'], row['other_kept']
+        assert all(kept) if 'backward' in row['mode'] else not any(kept)
+        ratio = f'{row["moved"] / row["other_moved"]:.2f}'
+        assert re.search(rf'CBAM .* {re.escape(ratio)} ', table)
     assert files[1].read_bytes().startswith(b'\x89PNG')
 
 
@@ -170,7 +195,7 @@ def test_detectors(backward):
     setup = Setup(backward=backward)
     (case,) = network_cases(['ECA'], 'detectors', (32, 64), 1, setup)
     assert case.params == 80 + 16
-    found = case.step()
+    found = case.work.step()
     if backward:
         assert sum(g is not None for g in found) > 100
     else:
@@ -183,7 +208,7 @@ def test_detectors(backward):
         (['--modules', 'EAC'], 'there is no EAC; there are A2, BAM'),
         (['--against', 'mmcv'], "invalid choice: 'mmcv'"),
         (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
-        (['--rounds', '2'], '--rounds must be at least 3, got 2'),
+        (['--rounds', '2'], '--rounds must be at least 3, or 0, got 2'),
         (['--batch', '0'], '--batch must be at least 1, got 0'),
         (['--device', 'tpu'], '--device tpu cannot be used here'),
         (['--json', 'no/such/a.json'], 'no/such/a.json: there is no such'),

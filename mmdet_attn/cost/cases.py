@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmdet_attn
 from mmdet_attn.config_files import CONFIGS, load_config_file
+from mmdet_attn.cost.complexity import Dense
+from mmdet_attn.cost.counts import Run
 from mmdet_attn.cost.formulas import FORMULAS
-from mmdet_attn.cost.timing import Setup, Step, peak_mib, time_pair
+from mmdet_attn.cost.timing import Setup, peak_mib, time_pair
 from mmdet_attn.errors import InputError
 
 DETECTOR = 'faster_rcnn_r50'
@@ -22,34 +25,70 @@ STAGES = ((256, 4), (512, 8), (1024, 16), (2048, 32))
 WHOLE_MATRIX = ('CrissCross', 'NonLocal', 'PAM')
 
 
+class Work:
+    """What runs on an input, to be timed and counted.
+
+    Args:
+        setup: How it is run.
+        module: Whose parameters it has.
+        x: The input.
+        run: What runs on the module and the input.
+        counted: What is counted in the place of the module.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        module: nn.Module,
+        x: Tensor,
+        run: Run = nn.Module.__call__,
+        counted: nn.Module | None = None,
+    ) -> None:
+        self.step = setup.step(run, module, x)
+        if counted is not None:
+            module, run = counted, nn.Module.__call__
+        self._count = partial(setup.counts, run, module, x)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Its counts by name."""
+        return self._count()._asdict()
+
+
 class Case(NamedTuple):
-    """Two steps that do the same.
+    """Two works that do the same.
 
     Attributes:
         name: Name of the module.
         size: Shape of the input, for reading.
-        params: Parameters that only the first step has.
-        step: The step to measure.
-        other: The step to measure it against.
+        params: Parameters that only the first work has.
+        work: The work to measure.
+        other: The work to measure it against.
     """
 
     name: str
     size: str
     params: int
-    step: Step
-    other: Step
+    work: Work
+    other: Work
 
     def measure(self, setup: Setup, rounds: int) -> dict[str, Any]:
-        """Its time and memory, by name."""
-        return {
+        """Its counts by name; with rounds its time and memory, too."""
+        row: dict[str, Any] = {
             'name': self.name,
             'size': self.size,
             'mode': 'forward+backward' if setup.backward else 'forward',
             'params': self.params,
-            **time_pair(self.step, self.other, rounds),
-            'mib': peak_mib(self.step, setup.device),
-            'other_mib': peak_mib(self.other, setup.device),
+            **self.work.counts,
+            **{f'other_{k}': v for k, v in self.other.counts.items()},
         }
+        if rounds:
+            steps = self.work.step, self.other.step
+            row |= time_pair(*steps, rounds)
+            row['mib'], row['other_mib'] = (
+                peak_mib(step, setup.device) for step in steps
+            )
+        return row
 
 
 def build_module(name: str, channels: int) -> nn.Module:
@@ -101,10 +140,10 @@ def module_cases(
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.02)
             module.eval().to(setup.device)
-            formula = partial(FORMULAS[name], module)
+            formula = FORMULAS[name]
             x = setup.input(*shape)
             with torch.no_grad():
-                y, expected = module(x), formula(x)
+                y, expected = module(x), formula(module, x)
             if not torch.allclose(y, expected, 1e-3, 1e-3):
                 raise InputError(
                     f'{name} at {shape}: disagrees with its formula.'
@@ -114,8 +153,8 @@ def module_cases(
                 name,
                 f'{stage}: {" x ".join(map(str, shape))}',
                 sum(p.numel() for p in module.parameters()),
-                setup.step(module, module.parameters(), x),
-                setup.step(formula, module.parameters(), x),
+                Work(setup, module, x),
+                Work(setup, module, x, formula),
             )
 
 
@@ -127,6 +166,8 @@ def network_cases(
     setup: Setup,
 ) -> Iterator[Case | str]:
     """Faster R-CNN R50, or its backbone, with each module and without.
+
+    Batch norms are in eval mode: over a single value they cannot train.
 
     Args:
         names: Names of modules. Their configs are those of this package.
@@ -140,7 +181,7 @@ def network_cases(
     """
     plain = _build(CONFIGS / f'{DETECTOR}.py', part, setup)
     image = setup.input(batch, 3, *size)
-    without = _step(plain, part, image, setup)
+    without = _work(plain, part, image, setup)
     count = sum(p.numel() for p in plain.parameters())
     for name in names:
         file = CONFIGS / f'{DETECTOR}_{name.lower()}.py'
@@ -154,7 +195,7 @@ def network_cases(
             name,
             ' x '.join(map(str, image.shape)),
             sum(p.numel() for p in model.parameters()) - count,
-            _step(model, part, image, setup),
+            _work(model, part, image, setup),
             without,
         )
 
@@ -172,12 +213,15 @@ def _build(file: Path, part: str, setup: Setup) -> nn.Module:
     if setup.channels_last:
         model.to(memory_format=torch.channels_last)
     model.to(setup.device).train(setup.backward)
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
     return model
 
 
-def _step(model: Any, part: str, image: Tensor, setup: Setup) -> Step:
+def _work(model: Any, part: str, image: Tensor, setup: Setup) -> Work:
     if part == 'backbones':
-        return setup.step(model, model.parameters(), image)
+        return Work(setup, model, image)
     from mmdet.testing import demo_mm_inputs
 
     shapes = [tuple(image.shape[1:])] * len(image)
@@ -186,9 +230,10 @@ def _step(model: Any, part: str, image: Tensor, setup: Setup) -> Step:
     for sample in samples:
         sample.set_metainfo({'pad_shape': tuple(image.shape[2:])})
 
-    def detect(x: Tensor) -> Any:
+    def detect(model: Any, x: Tensor) -> Any:
         if setup.backward:
             return model.parse_losses(model.loss(x, samples))[0]
         return model.predict(x, samples)
 
-    return setup.step(detect, model.parameters(), image)
+    # Proposals and NMS depend on the image.
+    return Work(setup, model, image, detect, Dense(model))

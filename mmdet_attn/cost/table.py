@@ -1,50 +1,83 @@
 """Figures of the benchmark as a table and as a plot."""
 
 from collections.abc import Sequence
+from math import isnan, nan
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
 
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+# What a computation costs times that of the other one: the keys of a row.
+RATIOS = {
+    'time': ('ms', 'other_ms'),
+    'bytes': ('moved', 'other_moved'),
+    'kernels': ('kernels', 'other_kernels'),
+    'kept': ('kept', 'other_kept'),
+}
+# Marker and colour in the plot.
+LOOKS = {'time': 'oC3', 'bytes': 'sC0', 'kernels': 'xC1', 'kept': '^C2'}
+
+
+def ratios(row: dict) -> dict[str, float]:
+    """The ratios of a row by name, those that it has."""
+    found = {
+        name: row[ours] / row[other]
+        for name, (ours, other) in RATIOS.items()
+        if row.get(other)
+    }
+    # The median over rounds is surer than the ratio of two medians.
+    return found | ({'time': row['ratio']} if 'time' in found else {})
+
+
+def mean_ratios(rows: Sequence[dict]) -> dict[str, float]:
+    """The geometric means over rows of the ratios that all of them have."""
+    found = [ratios(row) for row in rows]
+    names = [name for name in RATIOS if all(name in row for row in found)]
+    return {
+        name: geometric_mean([row[name] for row in found]) for name in names
+    }
 
 
 def make_table(rows: Sequence[dict], title: str, other: str) -> Table:
-    """The rows, and the geometric mean of the ratios of each mode.
+    """The rows of one mode, and the geometric means of their ratios.
 
     Args:
         rows: What `Case.measure` returned.
         title: Title of the table.
         other: What the cases were measured against.
     """
-    columns = (
-        ('module', '{name}'),
-        ('size', '{size}'),
-        ('mode', '{mode}'),
-        ('params', '{params:,}'),
-        ('ms', '{ms:.2f}'),
-        (other, '{other_ms:.2f}'),
-        ('ratio', '{ratio:.3f}'),
-        ('quartiles', '{low:.2f}-{high:.2f}'),
-        ('MiB', '{mib:.0f}'),
-        (other, '{other_mib:.0f}'),
-    )
-    table = Table(title=title)
-    for index, (head, _) in enumerate(columns):
-        side: Any = 'left' if index < 3 else 'right'
-        table.add_column(head, justify=side, no_wrap=True)
-    for row in rows:
-        table.add_row(*(form.format(**row) for _, form in columns))
-    for mode, group in group_by(rows, 'mode').items():
-        mean = f'{mean_ratio(group):.3f}'
-        table.add_row('geometric mean', '', mode, '', '', '', mean)
+    # The shape of the input, without the number of its stage.
+    sizes = [r['size'].split(': ')[-1].replace(' ', '') for r in rows]
+    means = mean_ratios(rows)
+    timed = 'time' in means
+    caption = f'{", ".join(means)}: times that of {other}'
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
+    table.padding = 0, 1, 0, 0
+    for head in ('module', 'size'):
+        table.add_column(head, no_wrap=True)
+    timing = ('ms', 'time', 'quartiles', 'MiB') if timed else ()
+    counted = [name for name in means if name != 'time']
+    for head in ('params', *timing, *counted):
+        table.add_column(head, justify='right', no_wrap=True)
+    for row, size in zip(rows, sizes, strict=True):
+        cells = [row['name'], size, f'{row["params"]:,}']
+        if timed:
+            form = '{ms:.1f}|{ratio:.2f}|{low:.2f}-{high:.2f}|{mib:.0f}'
+            cells += form.format(**row).split('|')
+        table.add_row(*cells, *(f'{ratios(row)[c]:.2f}' for c in counted))
+    cells = ['geometric mean', '', '']
+    cells += ['', f'{means["time"]:.2f}', '', ''] if timed else []
+    table.add_section()
+    table.add_row(*cells, *(f'{means[c]:.2f}' for c in counted))
     return table
 
 
 def plot_cost(
     rows: Sequence[dict], title: str, other: str, file: Path
 ) -> None:
-    """Plot the ratio of every module over its parameters to a PNG.
+    """Plot the ratios of every module, a panel for each mode, to a PNG.
 
     Args:
         rows: What `Case.measure` returned.
@@ -53,41 +86,33 @@ def plot_cost(
         file: The PNG to write.
     """
     modes = group_by(rows, 'mode')
-    figure = Figure((8 * len(modes), 7), layout='constrained')
-    panels = figure.subplots(1, len(modes), squeeze=False)[0]
-    for axes, (mode, members) in zip(panels, modes.items(), strict=True):
-        # Over all sizes of a module.
-        points = sorted(
-            (mean_ratio(group), sum(row['params'] for row in group), name)
+    # Over all sizes of a module.
+    panels = {
+        mode: {
+            name: mean_ratios(group)
             for name, group in group_by(members, 'name').items()
-        )
-        axes.set_xscale('symlog', linthresh=10)
-        axes.set_yscale('log')
-        apart = (points[-1][0] / points[0][0]) ** (1 / 45)
-        label_y = 0.0
-        for ratio, params, name in points:
-            axes.plot(params, ratio, 'o', color='tab:blue', markersize=5)
-            # The labels are a column on the right and do not overlap.
-            label_y = max(ratio, label_y * apart)
-            axes.annotate(
-                f'{name} {ratio:.2f}',
-                (params, ratio),
-                (1.02, label_y),
-                textcoords=axes.get_yaxis_transform(),
-                arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': '0.6'},
-                va='center',
-                fontsize=8,
-            )
-        axes.axhline(1, color='black', lw=0.8, ls='--')
-        axes.set(
-            xlabel='parameters (linear below 10)',
-            ylabel=f'time, in times that of {other}',
-            title=mode,
-        )
-        axes.yaxis.set_major_formatter('{x:.2f}')
-        axes.yaxis.set_minor_formatter('{x:.2f}')
-        axes.grid(alpha=0.3)
+        }
+        for mode, members in modes.items()
+    }
+    first = next(iter(panels.values()))
+    names = sorted(first, key=lambda name: [*first[name].values()])
+    size = 1.5 + 5 * len(modes), 2 + 0.2 * len(names)
+    figure = Figure(size, layout='constrained')
+    axes = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
+    for panel, (mode, modules) in zip(axes, panels.items(), strict=True):
+        shown = [name for name in names if name in modules]
+        for key, look in LOOKS.items():
+            points = [modules[name].get(key, nan) for name in shown]
+            if not all(map(isnan, points)):
+                panel.plot(points, shown, look, label=key, alpha=0.8)
+        panel.axvline(1, color='black', lw=0.8, ls='--')
+        panel.set(xlabel=f'times that of {other}', title=mode, xscale='log')
+        panel.xaxis.set_major_formatter('{x:g}')
+        panel.xaxis.set_minor_formatter('{x:g}')
+        panel.grid(alpha=0.3, which='both')
     figure.suptitle(title)
+    handles = axes[-1].get_legend_handles_labels()
+    figure.legend(*handles, loc='outside lower center', ncols=len(handles[0]))
     figure.savefig(file, dpi=120)
 
 
@@ -97,8 +122,3 @@ def group_by(rows: Sequence[dict], key: str) -> dict[str, list[dict]]:
     for row in rows:
         groups.setdefault(row[key], []).append(row)
     return groups
-
-
-def mean_ratio(rows: Sequence[dict]) -> float:
-    """The geometric mean of the ratios."""
-    return geometric_mean([row['ratio'] for row in rows])

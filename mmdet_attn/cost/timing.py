@@ -4,13 +4,16 @@ import ctypes
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
+
+from mmdet_attn.cost.counts import Counts, Run, count
 
 Step = Callable[[], object]
 
@@ -31,25 +34,26 @@ class Setup(NamedTuple):
             x = x.to(memory_format=torch.channels_last)
         return x
 
-    def step(
-        self,
-        function: Callable[[Tensor], Any],
-        parameters: Iterable[nn.Parameter],
-        x: Tensor,
-    ) -> Step:
+    def autocast(self, function: Callable) -> Callable:
+        """The function, which ends with an input, in this precision."""
+
+        def run(*args: Any) -> Any:
+            kind, enabled = args[-1].device.type, self.amp is not None
+            with torch.autocast(kind, self.amp, enabled=enabled):
+                return function(*args)
+
+        return run
+
+    def step(self, run: Run, module: nn.Module, x: Tensor) -> Step:
         """A forward pass without gradients, or one with all of them."""
+        function: Callable = partial(run, module)
         if self.compile:
             function = torch.compile(function)
-        kind = torch.device(self.device).type
-        leaves = [p for p in (x, *parameters) if p.requires_grad]
-
-        def forward() -> Any:
-            enabled = self.amp is not None
-            with torch.autocast(kind, self.amp, enabled=enabled):
-                return function(x)
+        forward = self.autocast(function)
+        leaves = [p for p in (x, *module.parameters()) if p.requires_grad]
 
         def train() -> Any:
-            y = forward()
+            y = forward(x)
             outputs = y if isinstance(y, (tuple, list)) else [y]
             outputs = [z for z in outputs if z.requires_grad]
             ones = [torch.ones_like(z) for z in outputs]
@@ -57,7 +61,17 @@ class Setup(NamedTuple):
                 outputs, leaves, ones, allow_unused=True
             )
 
-        return train if self.backward else torch.no_grad()(forward)
+        if self.backward:
+            return train
+        return torch.no_grad()(partial(forward, x))
+
+    def counts(self, run: Run, module: nn.Module, x: Tensor) -> Counts:
+        """The counts of the step, on a CPU whatever the device."""
+        run, counter = self.autocast(run), count
+        if self.compile:
+            # Its import takes seconds.
+            from mmdet_attn.cost.compiled import count_compiled as counter
+        return counter(module, x, backward=self.backward, run=run)
 
 
 def keep_memory() -> None:
