@@ -124,6 +124,12 @@ class GSoP(Gate):
         gate = self.expand(rows.relu()).sigmoid().view(-1, 1, GRID, GRID)
         return F.adaptive_avg_pool2d(gate, (x.shape[2], x.shape[3]))
 
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Gate.split`. By position, the factor is one."""
+        if self.mode == 'channel':
+            return super().split(x)
+        return self(x), x.new_ones(())
+
     def forward(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to a map of the same shape."""
         if self.mode == 'channel':
