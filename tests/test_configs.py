@@ -216,6 +216,8 @@ def test_attention_is_in_its_place(name):
             assert block.inserted == {position: [key]}
         elif attention in AFTER_CONV2:
             assert block.inserted == {'after_conv2': [key]}
+        elif depth == 'x50':
+            assert block.after_conv3_plugin_names == [key]
         else:
             assert block.inserted == {'after_conv3': [key]}
         plugin = getattr(block, key)
