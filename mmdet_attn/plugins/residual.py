@@ -86,7 +86,7 @@ def scale(x: Tensor, factor: Tensor) -> Tensor:
     y = _Scale.apply(source.again, None, x, factor, *source.kept)
 
     def again(factor: Tensor, *kept: Tensor | None) -> Tensor:
-        return source.again(*kept) * factor
+        return source.again(*kept).mul_(factor)
 
     _remember(y, again, factor, *source.kept)
     return y
