@@ -215,9 +215,11 @@ def test_attention_is_in_its_place(name):
             position = 'after_conv2' if narrow else 'after_block'
             assert block.inserted == {position: [key]}
         elif attention in AFTER_CONV2:
-            assert block.after_conv2_plugin_names == [key]
-        else:
+            assert block.inserted == {'after_conv2': [key]}
+        elif depth == 'x50':
             assert block.after_conv3_plugin_names == [key]
+        else:
+            assert block.inserted == {'after_conv3': [key]}
         plugin = getattr(block, key)
         inner = narrow or attention in AFTER_CONV2
         last = block.conv2 if inner else block.conv3
@@ -301,7 +303,7 @@ def test_released_kernel_sizes(name):
     assert f'_r{backbone.depth}_' in name
     for stage, kernel in enumerate(RELEASED[name], 1):
         for block in getattr(backbone, f'layer{stage}'):
-            assert block.after_conv3_plugin_names == ['eca']
+            assert block.inserted == {'after_conv3': ['eca']}
             assert list(block.eca.state_dict()) == ['conv.weight']
             assert block.eca.conv.kernel_size == (kernel,)
 

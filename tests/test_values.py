@@ -211,8 +211,8 @@ def test_sizes_that_follow_from_the_channels():
     sizes = {64: 7, 256: 56, 512: 28, 1024: 14, 2048: 7}
     assert {c: ma.FCA(c).dct_size for c in sizes} == sizes
     strides = {64: 1, 256: 2, 512: 1}
-    assert {c: ma.GSoP(c).reduce.stride[0] for c in strides} == strides
-    assert ma.GSoP(256, mode='position').reduce.stride == (1, 1)
+    assert {c: ma.GSoP(c).stride for c in strides} == strides
+    assert ma.GSoP(256, mode='position').stride == 1
     assert ma.NonLocal(32).scale == 16**-0.5
     assert ma.NonLocal(32, use_scale=False).scale == 1
     assert ma.SE(8, reduction=16).fc1.weight.shape == (1, 8)

@@ -5,7 +5,7 @@ default_scope = 'mmpretrain'
 num_classes = 1000
 # From scratch, in the papers' form: no identity start, nothing frozen.
 backbone = dict(
-    type='mmdet.ResNet',
+    type='mmdet_attn.AttentionResNet',
     depth=50,
     out_indices=(3,),
     frozen_stages=-1,

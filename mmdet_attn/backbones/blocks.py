@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_plugin_layer
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.plugins.residual import add_scaled, remember_norm, splits
 
 
 class _PluginBlock(nn.Module):
@@ -42,6 +44,33 @@ class _PluginBlock(nn.Module):
             x = getattr(self, name)(x)
         return x
 
+    def add(
+        self, position: str, norm: nn.Module, x: Tensor, identity: Tensor
+    ) -> Tensor:
+        """identity + plugins(norm(x)).
+
+        One plugin that splits multiplies and adds in one pass, and its input
+        is not kept for the backward pass. A traced or compiled program has
+        the plain form, which its compiler changes as it likes.
+        """
+        y = norm(x)
+        names = self.inserted.get(position, ())
+        if not names:
+            return y.add_(identity)
+        plugin = getattr(self, names[0])
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or len(names) > 1 or not splits(plugin):
+            return self.attend(position, y) + identity
+        remember_norm(y, norm, x)
+        return add_scaled(identity, *plugin.split(y))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            out = cp.checkpoint(self.residual, x, use_reentrant=False)
+        else:
+            out = self.residual(x)
+        return self.attend('after_block', self.relu(out))
+
 
 class AttentionBasicBlock(_PluginBlock, BasicBlock):
     """The block of ResNet-18 and -34, with plugins."""
@@ -51,19 +80,12 @@ class AttentionBasicBlock(_PluginBlock, BasicBlock):
         positions = ('after_conv1', 'after_conv2', 'after_block')
         return dict.fromkeys(positions, self.conv2.out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        def residual(x: Tensor) -> Tensor:
-            out = self.relu(self.norm1(self.conv1(x)))
-            out = self.attend('after_conv1', out)
-            out = self.norm2(self.conv2(out))
-            out = self.attend('after_conv2', out)
-            return out + (x if self.downsample is None else self.downsample(x))
-
-        if self.with_cp and x.requires_grad:
-            out = cp.checkpoint(residual, x, use_reentrant=False)
-        else:
-            out = residual(x)
-        return self.attend('after_block', self.relu(out))
+    def residual(self, x: Tensor) -> Tensor:
+        """The block without its last ReLU."""
+        out = self.relu(self.norm1(self.conv1(x)))
+        out = self.conv2(self.attend('after_conv1', out))
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.add('after_conv2', self.norm2, out, identity)
 
 
 class AttentionBottleneck(_PluginBlock, Bottleneck):
@@ -79,12 +101,11 @@ class AttentionBottleneck(_PluginBlock, Bottleneck):
             'after_block': wide,
         }
 
-    def insert(self, position: str, channels: int, cfg: Mapping) -> None:
-        super().insert(position, channels, cfg)
-        # Bottleneck's own forward looks for its three positions here.
-        self.with_plugins = True
-        for name in ('after_conv1', 'after_conv2', 'after_conv3'):
-            setattr(self, f'{name}_plugin_names', self.inserted.get(name, []))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attend('after_block', super().forward(x))
+    def residual(self, x: Tensor) -> Tensor:
+        """The block without its last ReLU."""
+        out = self.relu(self.norm1(self.conv1(x)))
+        out = self.attend('after_conv1', out)
+        out = self.relu(self.norm2(self.conv2(out)))
+        out = self.conv3(self.attend('after_conv2', out))
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.add('after_conv3', self.norm3, out, identity)

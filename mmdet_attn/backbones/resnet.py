@@ -22,11 +22,13 @@ class AttentionResNet(ResNet):
     """ResNet with plugins in any block, at any position.
 
     Without `plugins`, and wherever stock `mmdet.ResNet` can take them, its
-    keys and outputs are those of stock. It adds:
+    keys and outputs are those of stock, with plugins up to rounding. It adds:
 
     - plugins in the blocks of ResNet-18 and ResNet-34,
     - the position `after_block`, behind the last ReLU,
     - the choice of `blocks`,
+    - one pass: a gate behind the last convolution multiplies and adds at
+      once, and needs no more memory in training than no gate,
     - batch norm that learns: under `norm_eval`, the norm layers of plugins
       without pretrained weights stay in train mode, except in frozen stages.
       In eval mode their statistics would stay at mean 0 and variance 1.

@@ -137,7 +137,7 @@ def ge(m: Any, x: Tensor) -> Tensor:
 
 
 def gsop(m: Any, x: Tensor) -> Tensor:
-    z = m.norm(m.reduce(F.relu(x)))
+    z = m.norm(m.reduce(F.relu(x[:, :, :: m.stride, :: m.stride])))
     if m.mode == 'channel':
         z = F.relu(z).flatten(2)
         centred = z - z.mean(2, True)

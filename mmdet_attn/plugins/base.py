@@ -13,6 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_attn.errors import InputError
+from mmdet_attn.plugins.residual import scale
 
 
 class ShowArguments:
@@ -184,6 +185,9 @@ class Gate(Attention):
         super().__init__(in_channels)
         alpha = nn.Parameter(torch.zeros(())) if identity_init else None
         self.register_parameter('alpha', alpha)
+        self._one: Any
+        one = torch.ones(()) if identity_init else None
+        self.register_buffer('_one', one, persistent=False)
 
     @abstractmethod
     def gate(self, x: Tensor) -> Tensor:
@@ -200,23 +204,34 @@ class Gate(Attention):
         A ReLU follows in `GSoP` by position, a shuffle in `ShuffleAttention`.
         """
         gate = self.gate(x)
-        return self._blend(gate.new_ones(()), gate)
+        return self._blend(self._one, gate)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A map and a factor. Their product is what `forward` returns.
+
+        The blocks of `AttentionResNet` multiply and add in one pass. A
+        subclass with a `forward` of its own that has no `split` of its own is
+        called there as everywhere.
+        """
+        return x, self.factor(x)
 
     def forward(self, x: Tensor) -> Tensor:
         r"""From `(N, C, H, W)` to $x \cdot f(x)$ of the same shape."""
-        return x * self.factor(x).to(x.dtype)
+        return scale(x, self.factor(x).to(x.dtype))
 
     def _blend(self, identity: Tensor, paper: Tensor) -> Tensor:
         """The identity at alpha = 0, the paper's value at alpha = 1."""
         if self.alpha is None:
             return paper
+        dtype = paper.dtype
         # lerp, unlike the written-out sum, is exact at both ends.
-        return torch.lerp(identity, paper, self.alpha.to(paper.dtype))
+        return torch.lerp(identity.to(dtype), paper, self.alpha.to(dtype))
 
     def init_weights(self) -> None:
         super().init_weights()
         if self.alpha is not None:
             nn.init.zeros_(self.alpha)
+            nn.init.ones_(self._one)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         key = prefix + 'alpha'

@@ -13,6 +13,7 @@ from mmdet_attn.plugins.amp import full_precision
 from mmdet_attn.plugins.base import Attention, Gate, zero_biases, zero_weight
 from mmdet_attn.plugins.norm import build_norm
 from mmdet_attn.plugins.pooling import mean
+from mmdet_attn.plugins.residual import splits
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     'avg': lambda x: mean(x, 2, 3),
@@ -161,6 +162,13 @@ class CBAM(Attention):
             self.spatial = SpatialGate(
                 in_channels, kernel_size, norm_cfg, identity_init
             )
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Gate.split`: the factor is that of the last gate."""
+        last = self.spatial or self.channel
+        if not splits(last):
+            return self(x), x.new_ones(())
+        return last.split(x if last is self.channel else self.channel(x))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.channel(x)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmdet_attn.plugins.base import Gate
 
@@ -136,6 +137,12 @@ class FCA(Gate):
     def _pooled(basis: Tensor, size: int) -> Tensor:
         """The basis on P cells as one on `size` pixels: `(F, size)`."""
         cells = basis.shape[1]
+        if not torch.compiler.is_compiling():
+            # Few kernels, but not every size has them in ONNX.
+            pixels = torch.eye(size, dtype=basis.dtype, device=basis.device)
+            return (
+                basis @ F.adaptive_avg_pool2d(pixels[None], (cells, size))[0]
+            )
         cell = torch.arange(cells, device=basis.device).unsqueeze(1)
         start, end = cell * size // cells, -(-(cell + 1) * size // cells)
         pixel = torch.arange(size, device=basis.device)

@@ -84,7 +84,8 @@ class GSoP(Gate):
             stride = 2 if channel and in_channels == 256 else 1
         self._positive('stride', stride)
         rows = att_dim if channel else GRID * GRID
-        self.reduce = nn.Conv2d(in_channels, att_dim, 1, stride)
+        self.stride = stride
+        self.reduce = nn.Conv2d(in_channels, att_dim, 1)
         self.norm = build_norm('GSoP', norm_cfg, att_dim)
         self.row_norm = build_norm('GSoP', norm_cfg, rows)
         self.row_conv = nn.Conv2d(rows, 4 * rows, (rows, 1), groups=rows)
@@ -112,7 +113,8 @@ class GSoP(Gate):
     def gate(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to `(N, C, 1, 1)` or `(N, 1, H, W)`."""
         channel = self.mode == 'channel'
-        z = self.norm(self.reduce(x.relu()))
+        s = self.stride
+        z = self.norm(self.reduce(x[:, :, ::s, ::s].relu()))
         with without_autocast(x):
             statistic = (
                 self._covariance(z) if channel else self._position_statistic(z)
@@ -123,6 +125,12 @@ class GSoP(Gate):
             return self.expand(rows).sigmoid()
         gate = self.expand(rows.relu()).sigmoid().view(-1, 1, GRID, GRID)
         return F.adaptive_avg_pool2d(gate, (x.shape[2], x.shape[3]))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Gate.split`. By position, the factor is one."""
+        if self.mode == 'channel':
+            return super().split(x)
+        return self(x), x.new_ones(())
 
     def forward(self, x: Tensor) -> Tensor:
         """From `(N, C, H, W)` to a map of the same shape."""

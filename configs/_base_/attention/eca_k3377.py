@@ -2,6 +2,7 @@
 # Such a detector is loaded whole: nothing is downloaded, and no module starts
 # as the identity.
 attention = dict(
+    type='mmdet_attn.AttentionResNet',
     init_cfg=None,
     plugins=[
         dict(
