@@ -1,0 +1,95 @@
+"""Write a detector as an ONNX file."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch.export import Dim
+
+import mmdet_attn
+from mmdet_attn.deployment.graph import Graph
+from mmdet_attn.deployment.operators import onnx_nodes
+from mmdet_attn.deployment.pipeline import canvas_of, resize_of
+from mmdet_attn.errors import InputError
+from mmdet_attn.terminal import quiet
+
+OPSET = 18
+OUTPUTS = 'boxes', 'scores', 'labels', 'masks'
+# Traced with this size where sizes are dynamic; no other size is like it.
+EXAMPLE = 160, 224
+
+
+def write_onnx(
+    detector: nn.Module,
+    cfg: Config,
+    classes: tuple[str, ...],
+    file: str | Path,
+    size: tuple[int, int] | None = None,
+    half: bool = False,
+) -> None:
+    """Write a detector as an ONNX file.
+
+    Args:
+        detector: A detector that `refuse_unknown` accepts, in eval mode.
+        cfg: Its config.
+        classes: The names of its classes.
+        file: The file.
+        size: Height and width of the images that it takes; None is any.
+        half: Whether the network computes in half precision.
+
+    Raises:
+        InputError: `torch.export` cannot follow the network.
+    """
+    nodes = onnx_nodes()
+    graph = Graph(detector, canvas_of(cfg), half).eval()
+    image = torch.zeros(*(size or EXAMPLE), 3, dtype=torch.uint8)
+    free = None if size else {'image': {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}}
+    with torch.no_grad(), warnings.catch_warnings(), quiet(logging.WARNING):
+        warnings.simplefilter('ignore')
+        try:
+            program = torch.export.export(
+                graph, (image,), dynamic_shapes=free, strict=False
+            )
+        except Exception as error:
+            raise InputError(
+                f'export: torch.export cannot follow this network '
+                f'({str(error).splitlines()[0]}); --size H W may help.'
+            ) from error
+        onnx: Any = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            custom_translation_table=nodes,
+            input_names=['image'],
+            output_names=OUTPUTS[: len(program.graph_signature.user_outputs)],
+        )
+    onnx.model.metadata_props.update(
+        {
+            key: json.dumps(value)
+            for key, value in metadata(cfg, classes).items()
+        }
+    )
+    onnx.save(str(file))
+
+
+def classes_of(cfg: Config, content: dict) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint was trained for."""
+    meta = content.get('meta', {}).get('dataset_meta') or {}
+    of_data = cfg.test_dataloader.dataset.get('metainfo') or {}
+    return tuple(meta.get('classes') or of_data.get('classes') or ())
+
+
+def metadata(cfg: Config, classes: tuple[str, ...]) -> dict:
+    """What the file says of the detector, each as JSON."""
+    return {
+        'classes': classes,
+        'test_cfg': cfg.model.test_cfg.to_dict(),
+        **resize_of(cfg),
+        'mmdet_attn': mmdet_attn.__version__,
+    }
