@@ -69,13 +69,31 @@ def write_onnx(
             input_names=['image'],
             output_names=OUTPUTS[: len(program.graph_signature.user_outputs)],
         )
-    onnx.model.metadata_props.update(
-        {
-            key: json.dumps(value)
-            for key, value in metadata(cfg, classes).items()
-        }
-    )
+    name_sizes(onnx.model, size)
+    for key, value in metadata(cfg, classes).items():
+        onnx.model.metadata_props[key] = json.dumps(value)
     onnx.save(str(file))
+
+
+def name_sizes(model: Any, size: tuple[int, int] | None) -> None:
+    """Name the sizes that are free, and drop notes of the exporter.
+
+    The notes name folders of the machine that has exported.
+    """
+    from onnx_ir import Shape
+
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+            value.shape = None
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    (image,) = model.graph.inputs
+    image.shape = Shape([*(size or ('height', 'width')), 3])
+    shapes = [4], [], [], ['mask_height', 'mask_width']
+    for value, rest in zip(model.graph.outputs, shapes, strict=False):
+        value.shape = Shape(['detections', *rest])
 
 
 def classes_of(cfg: Config, content: dict) -> tuple[str, ...]:
