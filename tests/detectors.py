@@ -1,6 +1,8 @@
 """Very small detectors of every kind that can be exported."""
 
 import copy
+import functools
+import re
 
 import torch
 from mmdet.registry import MODELS
@@ -37,9 +39,7 @@ BACKBONE = dict(
     host=dict(type='TinyBackbone'),
     plugins=[dict(cfg=dict(type='mmdet_attn.ECA'), at='stages.*')],
 )
-NECK = dict(
-    type='FPN', in_channels=[16] * 3, out_channels=16, num_outs=3
-)
+NECK = dict(type='FPN', in_channels=[16] * 3, out_channels=16, num_outs=3)
 NORM = dict(
     type='DetDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
@@ -181,9 +181,7 @@ DETECTORS = {
             strides=[4, 8, 16],
             stacked_convs=1,
         ),
-        test_cfg=dict(
-            score_thr=0.3, nms=dict(type='nms', iou_threshold=0.5)
-        ),
+        test_cfg=dict(score_thr=0.3, nms=dict(type='nms', iou_threshold=0.5)),
     ),
     'FasterRCNN': FASTER,
     'MaskRCNN': MASK,
@@ -246,16 +244,12 @@ def build(name: str, seed: int = 0):
     detector = MODELS.build(config_of(name).model).eval()
     layers = nn.Conv2d, nn.ConvTranspose2d, nn.Linear
 
-    def rescale(module, _, output):
-        spread = output.std() * (3 if module.weight.shape[0] % 4 == 0 else 1)
-        module.weight /= spread
-        return output / spread
-
-    hooks = [
-        module.register_forward_hook(rescale)
-        for module in detector.modules()
-        if isinstance(module, layers) and not isinstance(module, nn.Identity)
-    ]
+    hooks = []
+    for name, module in detector.named_modules():
+        if isinstance(module, layers):
+            wanted = 0.3 if re.search(r'_reg(\.\d)?$', name) else 1.0
+            rescale = functools.partial(_rescale, wanted)
+            hooks.append(module.register_forward_hook(rescale))
     with torch.no_grad():
         for value in detector.parameters():
             if value.dim() > 1:
@@ -264,6 +258,12 @@ def build(name: str, seed: int = 0):
     for hook in hooks:
         hook.remove()
     return detector
+
+
+def _rescale(wanted, module, _, output):
+    factor = wanted / output.std()
+    module.weight *= factor
+    return output * factor
 
 
 def image(height: int, width: int, seed: int = 0) -> torch.Tensor:

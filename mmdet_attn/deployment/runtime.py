@@ -33,7 +33,9 @@ def open_onnx(file: str | Path) -> Any:
             str(file), options, providers=providers
         )
     except Exception as error:  # onnxruntime's have no common class
-        raise InputError(f'{file} cannot be read: {error}') from None
+        raise InputError(
+            f'{file} is no ONNX file that onnxruntime can run: {error}'
+        ) from None
     if 'test_cfg' not in session.get_modelmeta().custom_metadata_map:
         raise InputError(f'{file} was not written by mmdet-attn export.')
     return session
