@@ -91,7 +91,7 @@ def name_sizes(model: Any, size: tuple[int, int] | None) -> None:
         value.metadata_props.clear()
     (image,) = model.graph.inputs
     image.shape = Shape([*(size or ('height', 'width')), 3])
-    shapes = [4], [], [], ['mask_height', 'mask_width']
+    shapes: Any = [4], [], [], ['mask_height', 'mask_width']
     for value, rest in zip(model.graph.outputs, shapes, strict=False):
         value.shape = Shape(['detections', *rest])
 

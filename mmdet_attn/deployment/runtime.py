@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.models import FCNMaskHead
 from mmdet.registry import MODELS
@@ -98,7 +99,7 @@ class OnnxDetector(BaseModel):
         boxes, scores, labels, *masks = map(torch.from_numpy, found)
         result = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         if masks:
-            result.masks = self._pasted(masks[0], boxes, labels, sample)
+            result.masks = self._pasted(found[3], boxes, labels, sample)
         else:
             boxes /= boxes.new_tensor(sample.scale_factor).repeat(2)
         return result
@@ -119,7 +120,7 @@ class OnnxDetector(BaseModel):
 
     def _pasted(
         self,
-        masks: torch.Tensor,
+        masks: np.ndarray,
         boxes: torch.Tensor,
         labels: torch.Tensor,
         sample: Any,
