@@ -133,7 +133,7 @@ DETECTORS = {
         type='RetinaNet',
         bbox_head=dict(**DENSE, type='RetinaHead', anchor_generator=ANCHORS),
         # Few pass the threshold; of the others the best max_per_img stay.
-        test_cfg=TEST | dict(score_thr=0.7),
+        test_cfg=TEST | dict(score_thr=0.9),
     ),
     'RetinaNet-softmax': dict(
         **ONE_STAGE,

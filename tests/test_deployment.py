@@ -6,6 +6,7 @@ import re
 import cv2
 import detectors
 import mmcv.ops
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -424,3 +425,28 @@ def test_predict_and_the_example_of_the_manual(masks, tmp_path):
         assert [float(w) for w in words[1:]] == pytest.approx(
             numbers, abs=1e-3
         )
+
+
+@pytest.mark.slow
+def test_half_precision(tmp_path):
+    """The weights are half as large; what is found is nearly the same."""
+    detector, cfg = build('YOLOX'), config_of('YOLOX')
+    sizes = []
+    for half in (False, True):
+        file = tmp_path / f'{half}.onnx'
+        size = SIZE, SIZE
+        write_onnx(detector, cfg, detectors.CLASSES, file, size, half)
+        weights = [
+            weight
+            for weight in onnx.load(file).graph.initializer
+            if len(weight.dims) == 4
+        ]
+        sizes.append(sum(len(weight.raw_data) for weight in weights))
+    assert sizes[1] == sizes[0] / 2 > 0
+    image = detectors.image(SIZE, SIZE, seed=1)
+    found = predict(OnnxDetector(str(file)), image)
+    expected = predict(detector, image)
+    best = expected.scores > 0.5
+    assert best.sum() > 10
+    apart = (expected.bboxes[best][:, None] - found.bboxes).abs().amax(2)
+    assert apart.amin(1).max() < 0.5
