@@ -18,7 +18,7 @@ from torch import nn
 
 from mmdet_attn import LegacyRoIAlign, NonLocal, OnnxDetector
 from mmdet_attn.commands.export import read_size
-from mmdet_attn.deployment.export import OPSET, write_onnx
+from mmdet_attn.deployment.export import OPSET, classes_of, write_onnx
 from mmdet_attn.deployment.graph import Graph
 from mmdet_attn.deployment.operators import nms, onnx_nodes, roi_align
 from mmdet_attn.deployment.parity import differences
@@ -180,12 +180,16 @@ def test_image_of_another_size_is_refused(padded):
             predict(model, image)
 
 
-def test_other_thresholds_are_refused(padded):
+def test_other_thresholds_and_classes_are_refused(padded):
     file = padded[0]
     use_onnx(config_of('RTMDet'), str(file))
     other = config_of('RTMDet')
     other.model.test_cfg.score_thr = 0.1
     with pytest.raises(InputError, match='export it again'):
+        use_onnx(other, str(file))
+    other = config_of('RTMDet')
+    other.model.bbox_head.num_classes = 80
+    with pytest.raises(InputError, match=r'has 5 classes .* has 80'):
         use_onnx(other, str(file))
 
 
@@ -268,6 +272,16 @@ def test_what_cannot_be_exported_is_named(message):
     change(detector)
     with pytest.raises(InputError, match=message):
         refuse_unknown(detector)
+
+
+def test_classes():
+    """Those of the checkpoint, of the config, of the kind of data set."""
+    cfg = config_of('ATSS')
+    trained = {'meta': {'dataset_meta': {'classes': ('cell',)}}}
+    assert classes_of(cfg, trained) == ('cell',)
+    assert classes_of(cfg, {}) == detectors.CLASSES
+    del cfg.test_dataloader.dataset['metainfo']
+    assert len(classes_of(cfg, {})) == 80
 
 
 def test_canvas():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from torch import nn
 from torch.export import Dim
@@ -99,8 +100,12 @@ def name_sizes(model: Any, size: tuple[int, int] | None) -> None:
 def classes_of(cfg: Config, content: dict) -> tuple[str, ...]:
     """The names of the classes that a checkpoint was trained for."""
     meta = content.get('meta', {}).get('dataset_meta') or {}
-    of_data = cfg.test_dataloader.dataset.get('metainfo') or {}
-    return tuple(meta.get('classes') or of_data.get('classes') or ())
+    dataset = cfg.test_dataloader.dataset
+    default = getattr(DATASETS.get(dataset.type), 'METAINFO', {})
+    for names in (meta, dataset.get('metainfo') or {}, default):
+        if names.get('classes'):
+            return tuple(names['classes'])
+    return ()
 
 
 def metadata(cfg: Config, classes: tuple[str, ...]) -> dict:

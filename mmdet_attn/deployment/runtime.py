@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 
+from mmdet_attn.datasets.coco_folder import dicts_in
 from mmdet_attn.errors import InputError
 from mmdet_attn.weights.load import keep_ahead
 
@@ -28,7 +29,12 @@ def open_onnx(file: str | Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    providers = onnxruntime.get_available_providers()
+    # TensorRT, which may be there too, wants other graphs.
+    providers = [
+        provider
+        for provider in ('CUDAExecutionProvider', 'CPUExecutionProvider')
+        if provider in onnxruntime.get_available_providers()
+    ]
     try:
         session = onnxruntime.InferenceSession(
             str(file), options, providers=providers
@@ -54,7 +60,8 @@ def use_onnx(cfg: Config, file: str) -> None:
     mmengine then gets a checkpoint without weights of it.
 
     Raises:
-        InputError: The file cannot be used, or has other thresholds.
+        InputError: The file cannot be used, or has other thresholds or
+            another number of classes.
     """
     notes = metadata_of(open_onnx(file))
     wanted = json.loads(json.dumps(cfg.model.test_cfg.to_dict()))
@@ -63,8 +70,15 @@ def use_onnx(cfg: Config, file: str) -> None:
             f'{file} was exported with test_cfg={notes["test_cfg"]}, and the '
             f'config has {wanted}: export it again.'
         )
-    cfg.model = ConfigDict(type='mmdet_attn.OnnxDetector', file=file)
     classes = tuple(notes['classes'])
+    for part in dicts_in(cfg.model):
+        count = part.get('num_classes', len(classes))
+        if count != len(classes):
+            raise InputError(
+                f'{file} has {len(classes)} classes {classes}, and the '
+                f'{part["type"]} of the config or data has {count}.'
+            )
+    cfg.model = ConfigDict(type='mmdet_attn.OnnxDetector', file=file)
     meta = {'dataset_meta': {'classes': classes}}
     keep_ahead(file, {'state_dict': {}, 'meta': meta})
 
