@@ -156,6 +156,13 @@ DETECTORS = {
         ),
         test_cfg=TEST,
     ),
+    # None of the six, but it predicts by the same methods.
+    'FCOS': dict(
+        **ONE_STAGE,
+        type='FCOS',
+        bbox_head=dict(**DENSE, type='FCOSHead', strides=[4, 8, 16]),
+        test_cfg=TEST,
+    ),
     'RTMDet': dict(
         **ONE_STAGE | {'data_preprocessor': NORM | {'pad_size_divisor': 1}},
         type='RTMDet',

@@ -70,10 +70,32 @@ def write_onnx(
             input_names=['image'],
             output_names=OUTPUTS[: len(program.graph_signature.user_outputs)],
         )
+    if half:
+        halve_folded(onnx.model)
     name_sizes(onnx.model, size)
     for key, value in metadata(cfg, classes).items():
         onnx.model.metadata_props[key] = json.dumps(value)
     onnx.save(str(file))
+
+
+def halve_folded(model: Any) -> None:
+    """Halve the weights into which the exporter has folded batch norms.
+
+    It leaves them in float32, which a convolution of half precision refuses.
+    """
+    import onnx_ir
+
+    half = onnx_ir.DataType.FLOAT16
+    for node in model.graph.all_nodes():
+        x, *weights = node.inputs
+        if node.op_type not in ('Conv', 'ConvTranspose') or x.dtype != half:
+            continue
+        for weight in weights:
+            if weight is None or weight.const_value is None:
+                continue
+            value = weight.const_value.numpy().astype('float16')
+            weight.const_value = onnx_ir.tensor(value, name=weight.name)
+            weight.dtype = half
 
 
 def name_sizes(model: Any, size: tuple[int, int] | None) -> None:

@@ -58,7 +58,9 @@ def reasons(detector: Any) -> Iterator[str]:
         if isinstance(module, NonLocal) and module.mode == 'concatenation':
             yield f"{name} is NonLocal(mode='concatenation')"
     if same(detector, TwoStageDetector, 'predict'):
-        yield from of_dense_head('rpn_head', detector.rpn_head, RPNHead)
+        yield from of_dense_head(
+            'rpn_head', getattr(detector, 'rpn_head', None), RPNHead
+        )
         yield from of_roi_head(detector.roi_head)
     elif same(detector, SingleStageDetector, 'predict'):
         head = detector.bbox_head
@@ -77,13 +79,14 @@ def same(thing: Any, base: type, *names: str) -> bool:
 
 
 def of_dense_head(name: str, head: Any, base: type) -> Iterator[str]:
-    kind, cfg = type(head).__name__, head.test_cfg
-    if not same(head, base, *STEPS):
-        yield f'{name}: {kind} predicts in a way of its own'
+    if not same(head, base, *STEPS) or not head.test_cfg:
+        yield f'{name}: {type(head).__name__} predicts in a way of its own'
         return
+    cfg = head.test_cfg
     if base is not YOLOXHead:
         yield from of_coder(name, head)
-    if getattr(head.loss_cls, 'custom_cls_channels', False):
+    loss = getattr(head, 'loss_cls', None)  # SSD has none
+    if getattr(loss, 'custom_cls_channels', False):
         yield f'{name}.loss_cls has an activation of its own'
     if base is BaseDenseHead and cfg.get('nms_pre', -1) <= 0:
         yield f'{name}.test_cfg.nms_pre must be positive'
