@@ -15,10 +15,16 @@ from detectors import SIZE, build, config_of
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import nn
+from torch.export import Dim
 
 from mmdet_attn import LegacyRoIAlign, NonLocal, OnnxDetector
 from mmdet_attn.commands.export import read_size
-from mmdet_attn.deployment.export import OPSET, classes_of, write_onnx
+from mmdet_attn.deployment.export import (
+    OPSET,
+    classes_of,
+    refuse_free_pooling,
+    write_onnx,
+)
 from mmdet_attn.deployment.graph import Graph
 from mmdet_attn.deployment.operators import nms, onnx_nodes, roi_align
 from mmdet_attn.deployment.parity import differences
@@ -272,6 +278,28 @@ def test_what_cannot_be_exported_is_named(message):
     change(detector)
     with pytest.raises(InputError, match=message):
         refuse_unknown(detector)
+
+
+class Pool(nn.Module):
+    def __init__(self, cells):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(cells)
+
+    def forward(self, x):
+        return self.pool(x)
+
+
+@pytest.mark.parametrize('cells', [1, 8])
+@pytest.mark.parametrize('free', [True, False])
+def test_adaptive_pooling_of_free_sizes_is_refused(cells, free):
+    shapes = {'x': {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}} if free else None
+    x = torch.zeros(1, 4, 20, 28)
+    program = torch.export.export(Pool(cells), (x,), dynamic_shapes=shapes)
+    if free and cells > 1:
+        with pytest.raises(InputError, match=r'to \(8, 8\) cells'):
+            refuse_free_pooling(program)
+    else:
+        refuse_free_pooling(program)
 
 
 def test_classes():

@@ -44,7 +44,8 @@ def write_onnx(
         half: Whether the network computes in half precision.
 
     Raises:
-        InputError: `torch.export` cannot follow the network.
+        InputError: `torch.export` cannot follow the network, or it needs
+            images of one size.
     """
     nodes = onnx_nodes()
     graph = Graph(detector, canvas_of(cfg), half).eval()
@@ -61,6 +62,7 @@ def write_onnx(
                 f'export: torch.export cannot follow this network '
                 f'({str(error).splitlines()[0]}); --size H W may help.'
             ) from error
+        refuse_free_pooling(program)
         onnx: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -76,6 +78,22 @@ def write_onnx(
     for key, value in metadata(cfg, classes).items():
         onnx.model.metadata_props[key] = json.dumps(value)
     onnx.save(str(file))
+
+
+def refuse_free_pooling(program: Any) -> None:
+    """Refuse adaptive pooling of maps whose size is free.
+
+    The exporter would write the windows of the size that was traced.
+    """
+    for node in program.graph.nodes:
+        if 'adaptive' not in str(node.target) or set(node.args[1]) == {1}:
+            continue
+        sizes = node.args[0].meta['val'].shape[2:]
+        if any(isinstance(length, torch.SymInt) for length in sizes):
+            raise InputError(
+                f'export: {node.target} to {tuple(node.args[1])} cells needs '
+                'images of one size: give --size H W.'
+            )
 
 
 def halve_folded(model: Any) -> None:
