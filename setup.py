@@ -79,6 +79,7 @@ setup(
             'faster-coco-eval',
             'pycocotools',
         ],
+        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
         'docs': [
             'latex2mathml',
             'mkdocs-material',

@@ -28,6 +28,7 @@ _LAZY = {
     'LegacyRoIAlign': 'mmdet_attn.mmdet1',
     'LegacyRoIExtractor': 'mmdet_attn.mmdet1',
     'LegacyRoIHead': 'mmdet_attn.mmdet1',
+    'OnnxDetector': 'mmdet_attn.deployment.runtime',
     'SKNet': 'mmdet_attn.backbones',
     'ZeroStart': 'mmdet_attn.study.starts',
 }

@@ -11,6 +11,7 @@ COMMANDS = {
     'train': 'train a detector',
     'test': 'evaluate a checkpoint, with AP and recall of each class',
     'predict': 'detect objects in images: pictures and JSON',
+    'export': 'write a detector as an ONNX file',
     'demo': 'train, evaluate and look at a small detector, no download',
     'study': 'run all trainings of a question, and compare them',
     'where': 'find the places for attention in any network',

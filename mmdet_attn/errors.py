@@ -24,6 +24,7 @@ EXTRAS = {
         'shtab',
         'submitit',
     },
+    "'mmdet_attn[onnx]'": {'onnx', 'onnxruntime', 'onnxscript'},
     "--no-build-isolation 'mmdet_attn[onedl]'": {'cv2', 'mmcv', 'mmdet'},
 }
 # What keeps a file from being written, and the way out.

@@ -108,7 +108,7 @@ def load_inferencer(
 
     Args:
         config: A config file, or `package::file`.
-        checkpoint: A file or address.
+        checkpoint: A file or address, or an ONNX file of `export`.
         device: Such as `'cpu'`; None is the best there is.
         trust: Whether the checkpoint may run code of its own.
         strict: Whether it must fit the config.
@@ -121,11 +121,18 @@ def load_inferencer(
     require_stack()
     if device is not None:
         check_device(device)
-    content = read_ahead(checkpoint, trust)
-    refuse_not_finite(checkpoint, content)
+    content: dict[str, Any] = {}
+    exported = checkpoint.endswith('.onnx')
+    if not exported:
+        content = read_ahead(checkpoint, trust)
+        refuse_not_finite(checkpoint, content)
     from mmdet.apis import DetInferencer
 
     cfg = load_config_file(config)
+    if exported:
+        from mmdet_attn.deployment.runtime import use_onnx
+
+        use_onnx(cfg, checkpoint)
     visualizer = cfg.get('visualizer') or {}
     if str(visualizer.get('type')).endswith('DetLocalVisualizer'):
         from mmdet_attn.look.pictures import FittedVisualizer
@@ -133,7 +140,7 @@ def load_inferencer(
         visualizer['type'] = FittedVisualizer
     with config_errors(cfg):
         inferencer = DetInferencer(cfg, checkpoint, device)
-    if strict:
+    if strict and not exported:
         load_strictly(inferencer.model, state_dict_of(content))
     return inferencer
 

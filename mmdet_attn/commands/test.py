@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint.
+"""Evaluate a checkpoint, or an ONNX file that export.py wrote.
 
 Prints the COCO summary and, for each class, AP, AP by size and recall.
 WORK_DIR/TIME/TIME_metrics.json has all statistics in full precision if the
@@ -88,9 +88,21 @@ def add_tta(cfg):
 def main(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl, got {args.out}.')
-    content = read_ahead(args.checkpoint, args.trust_checkpoint)
-    refuse_not_finite(args.checkpoint, content)
+    exported = args.checkpoint.endswith('.onnx')
+    if exported and args.launcher != 'none':
+        raise InputError(
+            'An ONNX file is evaluated in one process: leave --launcher '
+            f'{args.launcher} out.'
+        )
+    content = {}
+    if not exported:
+        content = read_ahead(args.checkpoint, args.trust_checkpoint)
+        refuse_not_finite(args.checkpoint, content)
     cfg = load_config(args, 'val')
+    if exported:
+        from mmdet_attn.deployment.runtime import use_onnx
+
+        use_onnx(cfg, args.checkpoint)
     cfg.load_from = args.checkpoint
     for evaluator in coco_metrics(cfg, 'test'):
         evaluator['classwise'] = True
@@ -103,7 +115,7 @@ def main(args):
 
     check_files(cfg, 'test')
     runner = build_runner(cfg)
-    if not args.non_strict:
+    if not (args.non_strict or exported):
         detector = runner.model
         while hasattr(detector, 'module'):  # data parallel, --tta
             detector = detector.module

@@ -1,0 +1,1 @@
+"""Detectors as ONNX files, and their use in place of a checkpoint."""
