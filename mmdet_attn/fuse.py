@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from mmdet_attn.errors import InputError
 from mmdet_attn.places import tensors
 from mmdet_attn.plugins import Gate
 
@@ -143,6 +144,19 @@ def _replace(network: Any, new: Mapping[nn.Module, nn.Module]) -> None:
     for module in network.modules():
         if hasattr(module, 'insertions'):
             module.insertions.attach(module, ())
+
+
+def refuse_exported(checkpoint: str) -> None:
+    """Refuse `--fuse` for what is no checkpoint.
+
+    Raises:
+        InputError: It is an ONNX file.
+    """
+    if checkpoint.endswith('.onnx'):
+        raise InputError(
+            f'--fuse changes a detector in torch, and {checkpoint} is an ONNX '
+            'file: leave --fuse out here, and give it to export.'
+        )
 
 
 class FuseHook(Hook):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import DEMO, ROOT, run_tool, user_error
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -127,6 +127,13 @@ def test_inserted_gates(place, alpha, gates):
     x = torch.randn(2, 4, 8, 8)
     assert fuse_same(prepare(net), x) == Fused(norms, gates)
     assert (gate.alpha is None) == (alpha == 1)
+
+
+@pytest.mark.parametrize('tool', ['test', 'predict'])
+def test_exported_files_are_refused(tool):
+    files = ['x.onnx', 'docs/demo.jpg'][: 1 + (tool == 'predict')]
+    error = user_error(f'tools/{tool}.py', DEMO, *files, '--fuse')
+    assert 'x.onnx is an ONNX file' in error
 
 
 @pytest.mark.slow

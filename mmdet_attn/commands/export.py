@@ -5,6 +5,7 @@ and gives boxes, scores, labels and masks. test.py and predict.py take it in
 the place of the checkpoint.
 """
 
+from copy import deepcopy
 from pathlib import Path
 
 from mmdet_attn.cli import check_output, config_parser, load_config
@@ -28,6 +29,12 @@ def make_parser():
         metavar=('H', 'W'),
         help='the height and width of the images that the file takes, or '
         '"dynamic" for any (default: dynamic)',
+    )
+    parser.add_argument(
+        '--fuse',
+        action='store_true',
+        help='make batch norms part of the convolutions in front of them, '
+        'and leave out gates whose alpha is 0',
     )
     parser.add_argument(
         '--fp16',
@@ -73,15 +80,23 @@ def main(args):
     if args.check:
         check_files(cfg, 'test')
 
+    import torch
+
+    from mmdet_attn.cost.complexity import Dense
     from mmdet_attn.deployment.export import classes_of, write_onnx
     from mmdet_attn.deployment.supported import refuse_unknown
+    from mmdet_attn.fuse import fuse
     from mmdet_attn.study.evaluation import build_detector
 
     detector = build_detector(cfg, 'cpu')
     load_strictly(detector, state_dict_of(content), way_out='')
     refuse_unknown(detector)
     classes = classes_of(cfg, content)
-    write_onnx(detector, cfg, classes, args.out, size, args.fp16)
+    network = deepcopy(detector)
+    if args.fuse:
+        layers = Dense(network).eval()
+        print(fuse(network, lambda: layers(torch.zeros(1, 3, 128, 128))))
+    write_onnx(network, cfg, classes, args.out, size, args.fp16)
     print(f'{args.out}: {Path(args.out).stat().st_size / 2**20:.1f} MiB')
     if args.check:
         show(cfg, detector, args.out)

@@ -12,7 +12,7 @@ from mmdet_attn.datasets.pre_labels import (
     PreLabels,
     check_labels_out,
 )
-from mmdet_attn.fuse import fuse
+from mmdet_attn.fuse import fuse, refuse_exported
 from mmdet_attn.inference import (
     check_score_thr,
     classes_of,
@@ -52,6 +52,8 @@ def make_parser():
 def main(args):
     check_score_thr(args.score_thr)
     check_labels_out(args.labels_out)
+    if args.fuse:
+        refuse_exported(args.checkpoint)
     images = collect_images(args.images, '--out-dir')
     inferencer = load_inferencer(
         args.config,

@@ -15,7 +15,7 @@ from mmdet_attn.config_errors import config_errors
 from mmdet_attn.errors import InputError
 from mmdet_attn.evaluation.config import coco_metrics
 from mmdet_attn.evaluation.report import refuse_no_metric, write_reports
-from mmdet_attn.fuse import FuseHook
+from mmdet_attn.fuse import FuseHook, refuse_exported
 from mmdet_attn.launch import build_runner
 from mmdet_attn.weights.fit import load_strictly
 from mmdet_attn.weights.load import (
@@ -88,6 +88,8 @@ def add_tta(cfg):
 def main(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl, got {args.out}.')
+    if args.fuse:
+        refuse_exported(args.checkpoint)
     exported = args.checkpoint.endswith('.onnx')
     if exported and args.launcher != 'none':
         raise InputError(
