@@ -23,8 +23,8 @@ from mmdet_attn.training.nodes import interface_to
 
 slow = pytest.mark.slow
 LOCK = (
-    'from mmdet_attn.training.alone import lock\n'
-    'lock({!r}, "none"); print("locked", flush=True); input()'
+    'import signal\nfrom mmdet_attn.training.alone import lock\n'
+    'lock({!r}, "none"); signal.pause()'
 )
 
 
