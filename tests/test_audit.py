@@ -630,7 +630,7 @@ def audit(shapes, tmp_path, *options, config=DEMO, checkpoint=None):
         ),
         (
             ['--cfg-options', 'test_evaluator.metric=proposal_fast'],
-            'measures AP of boxes or masks',
+            'AP of boxes or masks is needed',
         ),
     ],
 )

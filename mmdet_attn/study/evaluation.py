@@ -57,8 +57,8 @@ class Evaluation:
         ]
         if not self.metrics:
             raise InputError(
-                'The audit measures AP of boxes or masks, and no evaluator '
-                'of this config is a CocoMetric that does so.'
+                'AP of boxes or masks is needed, and no evaluator of this '
+                'config is a CocoMetric that measures it.'
             )
         count = len(dataset) if images is None else images
         if not 2 <= count <= len(dataset):
@@ -120,8 +120,8 @@ class Evaluation:
                 every = metric.report.get(kind, {}).get('all', {'AP': 0.0})
                 if every['AP'] is None:
                     raise InputError(
-                        'The images of the audit have no annotations: there '
-                        'is no AP.'
+                        'The images that are evaluated have no annotations: '
+                        'there is no AP.'
                     )
                 aps[kind] = every['AP']
             for kind, engine in metric.evaluators.items():
