@@ -190,6 +190,34 @@ def test_interrupt_keeps_what_was_measured(tmp_path, monkeypatch):
     assert [row['size'] for row in rows] == calls[:2]
 
 
+@pytest.mark.parametrize('part', ['backbones', 'detectors'])
+def test_fused_against_itself(part):
+    """The 53 norms of ResNet-50 are gone, and no gate."""
+    plain, eca = network_cases(['ECA'], part, (64, 96), 1, Setup(), fused=True)
+    assert plain.name == 'plain'
+    # A weight of each norm; its bias is now that of the convolution.
+    channels = 26_560
+    assert plain.params == eca.params == -channels
+    maps = 64 * 32 * 48
+    for blocks, (width, stride) in zip((3, 4, 6, 3), STAGES, strict=True):
+        area = 64 * 96 // stride**2
+        maps += (blocks * (width // 4 * 2 + width) + width) * area
+        if stride > 4:  # the first convolution of a stage, before the stride
+            maps += 3 * width // 4 * area
+    for case in plain, eca:
+        ours, other = case.work.counts, case.other.counts
+        assert other['kernels'] - ours['kernels'] == 53
+        # A norm reads a map and four numbers a channel, and writes a map.
+        saved = 4 * (2 * maps + (4 - 1) * channels)
+        assert other['moved'] - ours['moved'] == saved
+    added = eca.work.counts['kernels'] - plain.work.counts['kernels']
+    assert added >= 16
+    output, expected = (work.step() for work in (eca.work, eca.other))
+    if part == 'backbones':
+        for one, other in zip(output, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('backward', [False, True])
 def test_detectors(backward):
     setup = Setup(backward=backward)
@@ -206,7 +234,8 @@ def test_detectors(backward):
     ('arguments', 'message'),
     [
         (['--modules', 'EAC'], 'there is no EAC; there are A2, BAM'),
-        (['--against', 'mmcv'], "invalid choice: 'mmcv'"),
+        (['--fuse'], 'add --what backbones or detectors, and leave'),
+        (['--what', 'backbones', '--fuse', '--backward'], '--backward out'),
         (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
         (['--rounds', '2'], '--rounds must be at least 3, or 0, got 2'),
         (['--batch', '0'], '--batch must be at least 1, got 0'),

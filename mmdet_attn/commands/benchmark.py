@@ -1,13 +1,14 @@
 """Count and measure what attention costs, as ratios within the same run.
 
 A module is held against the straightforward form of its formula, a network
-against the network without attention. Counted are the bytes that operations
-read and write, the kernels, and the bytes kept for the backward pass. These
-figures are exact and the same on every machine. Of a detector its layers are
-counted, on 1000 boxes. For the time both run in turn, A B A B. The table has
-the medians, the quartiles of the ratio and the peak memory. On a Linux CPU
-the tool tells malloc to keep freed memory: page faults would hide everything
-else.
+against the network without attention. With --fuse each network, and the one
+without attention, is held against itself before fusing. Counted are the bytes
+that operations read and write, the kernels, and the bytes kept for the
+backward pass. These figures are exact and the same on every machine. Of a
+detector its layers are counted, on 1000 boxes. For the time both run in turn,
+A B A B. The table has the medians, the quartiles of the ratio and the peak
+memory. On a Linux CPU the tool tells malloc to keep freed memory: page faults
+would hide everything else.
 """
 
 import argparse
@@ -70,10 +71,10 @@ def make_parser():
     add('--channels-last', action='store_true', help='use this memory format')
     add('--amp', choices=['float16', 'bfloat16'], help='autocast to this type')
     add(
-        '--against',
-        choices=['formula'],
-        default='formula',
-        help='what modules are measured against (default: formula)',
+        '--fuse',
+        action='store_true',
+        help='networks only: measure each with its batch norms fused into '
+        'convolutions, against itself',
     )
     add('--json', metavar='FILE', help='write the figures to this file')
     add('--plot', metavar='FILE.png', help='plot the ratios of every module')
@@ -90,6 +91,11 @@ def check(args) -> list[tuple[int, int]]:
         )
     if args.batch is not None and args.batch < 1:
         raise InputError(f'--batch must be at least 1, got {args.batch}.')
+    if args.fuse and (args.what == 'modules' or args.backward):
+        raise InputError(
+            '--fuse is for the inference of networks: add --what '
+            f'{" or ".join(NETWORKS)}, and leave --backward out.'
+        )
     check_device(args.device)
     for name in args.modules or ():
         if name not in FORMULAS:
@@ -127,8 +133,10 @@ def main(args):
         print('interrupted: this is what was measured')
     if not rows:
         raise InputError('nothing was measured.')
-    other = args.against if args.what == 'modules' else 'plain'
-    words = [f'{args.what} against {other}']
+    other = 'formula' if args.what == 'modules' else 'plain'
+    if args.fuse:
+        other = 'not fused'
+    words = ['fused ' * args.fuse + f'{args.what} against {other}']
     words += [machine] * bool(args.rounds)
     words += ['compiled'] * args.compile
     words += ['channels_last'] * args.channels_last
@@ -168,7 +176,9 @@ def measure(args, sizes) -> Iterator[dict]:
                 cases = module_cases(names, size, args.batch or 2, setup)
             else:
                 batch = args.batch or 1
-                cases = network_cases(names, args.what, size, batch, setup)
+                cases = network_cases(
+                    names, args.what, size, batch, setup, args.fuse
+                )
             for case in cases:
                 if isinstance(case, str):
                     print(case, flush=True)

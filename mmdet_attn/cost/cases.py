@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from mmdet_attn.cost.counts import Run
 from mmdet_attn.cost.formulas import FORMULAS
 from mmdet_attn.cost.timing import Setup, peak_mib, time_pair
 from mmdet_attn.errors import InputError
+from mmdet_attn.fuse import fuse
+from mmdet_attn.plugins import Gate
 
 DETECTOR = 'faster_rcnn_r50'
 # The stages of ResNet-50: channels and stride.
@@ -34,6 +37,9 @@ class Work:
         x: The input.
         run: What runs on the module and the input.
         counted: What is counted in the place of the module.
+
+    Attributes:
+        params: How many parameters it has.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Work:
         run: Run = nn.Module.__call__,
         counted: nn.Module | None = None,
     ) -> None:
+        self.params = sum(p.numel() for p in module.parameters())
         self.step = setup.step(run, module, x)
         if counted is not None:
             module, run = counted, nn.Module.__call__
@@ -149,11 +156,12 @@ def module_cases(
                     f'{name} at {shape}: disagrees with its formula.'
                 )
             x.requires_grad_(setup.backward)
+            work = Work(setup, module, x)
             yield Case(
                 name,
                 f'{stage}: {" x ".join(map(str, shape))}',
-                sum(p.numel() for p in module.parameters()),
-                Work(setup, module, x),
+                work.params,
+                work,
                 Work(setup, module, x, formula),
             )
 
@@ -164,8 +172,9 @@ def network_cases(
     size: tuple[int, int],
     batch: int,
     setup: Setup,
+    fused: bool = False,
 ) -> Iterator[Case | str]:
-    """Faster R-CNN R50, or its backbone, with each module and without.
+    """Faster R-CNN R50, or its backbone, with each module.
 
     Batch norms are in eval mode: over a single value they cannot train.
 
@@ -175,14 +184,28 @@ def network_cases(
         size: Height and width of the images in pixels.
         batch: Images at once.
         setup: How they are run.
+        fused: Whether each is held fused against itself, the plain one too,
+            in the place of each against the plain one.
 
     Yields:
         A case, or a line that says why there is none.
     """
-    plain = _build(CONFIGS / f'{DETECTOR}.py', part, setup)
     image = setup.input(batch, 3, *size)
-    without = _work(plain, part, image, setup)
-    count = sum(p.numel() for p in plain.parameters())
+
+    def case(name: str, one: Work, other: Work) -> Case:
+        shape = ' x '.join(map(str, image.shape))
+        return Case(name, shape, one.params - other.params, one, other)
+
+    def both(model: nn.Module) -> tuple[Work, Work]:
+        one = deepcopy(model)
+        fuse(one, partial(_layers(one, part), image))
+        return work(one), work(model)
+
+    work = partial(_work, part=part, image=image, setup=setup)
+    model = _build(CONFIGS / f'{DETECTOR}.py', part, setup)
+    plain = work(model)
+    if fused:
+        yield case('plain', *both(model))
     for name in names:
         file = CONFIGS / f'{DETECTOR}_{name.lower()}.py'
         if not file.is_file():
@@ -191,13 +214,8 @@ def network_cases(
             yield f'{name}: there is no {file.name}.'
             continue
         model = _build(file, part, setup)
-        yield Case(
-            name,
-            ' x '.join(map(str, image.shape)),
-            sum(p.numel() for p in model.parameters()) - count,
-            _work(model, part, image, setup),
-            without,
-        )
+        works = both(model) if fused else (work(model), plain)
+        yield case(name, *works)
 
 
 def _build(file: Path, part: str, setup: Setup) -> nn.Module:
@@ -216,7 +234,15 @@ def _build(file: Path, part: str, setup: Setup) -> nn.Module:
     for layer in model.modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
+        elif isinstance(layer, Gate) and layer.alpha is not None:
+            # With 0, where it starts, fusing leaves the gate out.
+            nn.init.constant_(layer.alpha, 0.5)
     return model
+
+
+def _layers(model: nn.Module, part: str) -> nn.Module:
+    """Without what depends on the image: proposals, RoIAlign and NMS."""
+    return model if part == 'backbones' else Dense(model)
 
 
 def _work(model: Any, part: str, image: Tensor, setup: Setup) -> Work:
@@ -235,5 +261,4 @@ def _work(model: Any, part: str, image: Tensor, setup: Setup) -> Work:
             return model.parse_losses(model.loss(x, samples))[0]
         return model.predict(x, samples)
 
-    # Proposals and NMS depend on the image.
-    return Work(setup, model, image, detect, Dense(model))
+    return Work(setup, model, image, detect, _layers(model, part))
