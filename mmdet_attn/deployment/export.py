@@ -18,6 +18,7 @@ from mmdet_attn.deployment.operators import onnx_nodes
 from mmdet_attn.deployment.pipeline import canvas_of, resize_of
 from mmdet_attn.errors import InputError
 from mmdet_attn.terminal import quiet
+from mmdet_attn.weights.save import write_bytes
 
 OPSET = 18
 OUTPUTS = 'boxes', 'scores', 'labels', 'masks'
@@ -77,7 +78,8 @@ def write_onnx(
     name_sizes(onnx.model, size)
     for key, value in metadata(cfg, classes).items():
         onnx.model.metadata_props[key] = json.dumps(value)
-    onnx.save(str(file))
+    # The file is complete, or as it was before.
+    write_bytes(file, onnx.model_proto.SerializeToString())
 
 
 def refuse_free_pooling(program: Any) -> None:

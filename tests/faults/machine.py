@@ -132,6 +132,10 @@ def into(lab: Lab, folder: Path, what: str) -> Iterator[Try]:
             'tools/model_converters/publish_model.py',
             *(lab.checkpoint, folder / 'published.pth'),
         ),
+        'export.py': (
+            *('tools/deployment/export.py', config, lab.checkpoint),
+            *(folder / 'detector.onnx', '--size', '96', '96'),
+        ),
         'compare_results.py': (
             'tools/analysis_tools/compare_results.py',
             *(lab.undisturbed, '--json', folder / 'results.json'),
