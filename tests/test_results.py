@@ -510,6 +510,15 @@ def test_plots_show_every_seed():
     assert (low, high) == pytest.approx((30, 65))
 
 
+def test_columns_without_a_value_are_left_out():
+    found = report.tables(compare([run(name) for name in trial_configs()]))
+    assert [*found] == ['box AP', 'box AP, difference to the baseline', 'runs']
+    assert found['box AP'][0][3:5] == ['AP', 'AP50']  # no APl, no AP75
+    assert found['runs'][0][-2:] == ['AP50', 'hours']
+    for table in found.values():
+        assert {len(row) for row in table} == {len(table[0])}
+
+
 def test_names_are_text_in_the_page():
     evil = '"><script>alert(1)</script>$\\frac{$'
     runs = [run(name, 0, name=evil + name) for name in trial_configs()]

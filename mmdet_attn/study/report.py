@@ -68,7 +68,16 @@ def tables(results: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     ]
     head = ['run', 'attention', 'seed', 'epoch', *METRICS, 'mask AP', 'hours']
     found['runs'] = [head, *rows]
-    return {title: table for title, table in found.items() if table[1:]}
+    return {
+        title: _filled(table) for title, table in found.items() if table[1:]
+    }
+
+
+def _filled(table: list[list[str]]) -> list[list[str]]:
+    """Without the columns that have no value in any row."""
+    columns = zip(*table, strict=True)
+    kept = [column for column in columns if {*column[1:]} != {'-'}]
+    return [list(row) for row in zip(*kept, strict=True)]
 
 
 def _number(
