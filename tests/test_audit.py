@@ -26,6 +26,7 @@ from mmdet_attn.look.gauge import GRID, SHARES, Gauge, resize
 from mmdet_attn.plugins.cbam import SpatialGate
 from mmdet_attn.study.audit import Audit
 from mmdet_attn.study.effects import GatePart, Part, parts_of, using
+from mmdet_attn.study.matches import Difference
 from mmdet_attn.study.verdict import verdict
 
 TOOL = 'tools/analysis_tools/audit.py'
@@ -306,13 +307,31 @@ def test_verdict(aps, parts, kind, words):
         for effect, value in zip(EFFECTS, aps, strict=True)
         if value is not None
     }
-    found, _, sentence = verdict(parts, ap)
+    found, _, sentence = verdict(parts, ap, {})
     assert found == kind
     assert words in sentence
     # Masks alone can tell, too.
     if kind not in ('unknown', 'nothing'):
         both = {k: {'bbox': 0.3, 'segm': v['bbox']} for k, v in ap.items()}
-        assert verdict(parts, both)[::2] == (found, sentence)
+        assert verdict(parts, both, {})[::2] == (found, sentence)
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'kind', 'words'),
+    [
+        (-2.1, -0.3, 'attends', 'These 2 gates attend: without'),
+        (-2.1, 0.3, 'unsure', 'These 2 gates may attend: without'),
+    ],
+)
+def test_a_change_whose_interval_holds_zero_is_not_sure(
+    low, high, kind, words
+):
+    aps = dict(zip(EFFECTS, (40, 38.7, 38.0, 30, 35), strict=True))
+    ap = {effect: {'bbox': value / 100} for effect, value in aps.items()}
+    change = Difference(-0.013, low / 100, high / 100)
+    found = verdict([GATE[0]] * 2, ap, {'map': {'bbox': change}})
+    assert found.kind == kind
+    assert words in found.sentence
 
 
 class Toy(nn.Module):

@@ -197,7 +197,7 @@ def _intervals(found: dict, trained: dict) -> dict[str, Difference]:
 def _group(
     name: str, parts: list[Part], ap: dict, intervals: dict
 ) -> dict[str, Any]:
-    kind, effect, sentence = verdict(parts, ap)
+    kind, effect, sentence = verdict(parts, ap, intervals)
     if effect and (found := intervals[effect].get(moved(ap, effect))):
         _, low, high = found
         sentence += (

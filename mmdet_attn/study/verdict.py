@@ -1,9 +1,10 @@
 """What attention does, in a sentence, from the AP of its replacements."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mmdet_attn.study.effects import Part
+from mmdet_attn.study.matches import Difference
 
 # Two trainings on COCO that differ in the seed alone differ by about this.
 TOLERANCE = 0.2  # points of AP
@@ -19,7 +20,9 @@ class Verdict(NamedTuple):
     sentence: str
 
 
-def verdict(parts: Sequence[Part], ap: Aps) -> Verdict:
+def verdict(
+    parts: Sequence[Part], ap: Aps, intervals: Mapping[str, Mapping]
+) -> Verdict:
     """Apply the rules, in the order of this function.
 
     A change counts where AP of boxes or of masks moves by more than
@@ -28,6 +31,7 @@ def verdict(parts: Sequence[Part], ap: Aps) -> Verdict:
     Args:
         parts: The parts of a group.
         ap: AP by replacement and metric, as fractions.
+        intervals: Those of the changes, by replacement and metric.
     """
     gates = [part for part in parts if 'map' in part.effects]
     count, noun = len(gates or parts), 'gate' if gates else 'module'
@@ -57,8 +61,10 @@ def verdict(parts: Sequence[Part], ap: Aps) -> Verdict:
                 f'changes by {signed(d)}.'
             )
             return Verdict('fixed', 'shuffled', text)
+        sure = _sure(intervals, ap, 'shuffled')
+        verb = f'attend{s}' if sure else 'may attend'
         end = f'{other} {_moves(d)}.'
-        return _attends('shuffled', d, f'{these} attend{s}', end)
+        return _attends('shuffled', d, f'{these} {verb}', end, sure)
     one = 'one scalar each' if several else 'one scalar'
     gains = 'constant gains' if several else 'a constant gain'
     if abs(d := change(ap, 'scalar')) <= TOLERANCE:
@@ -72,11 +78,23 @@ def verdict(parts: Sequence[Part], ap: Aps) -> Verdict:
             f'map changes AP by {signed(d)}, {one} by {scalar}.'
         )
         return Verdict('fixed', 'map', text)
+    sure = _sure(intervals, ap, 'map')
+    verb = f'attend{s}' if sure else 'may attend'
     end = f'without {its} dependence on the image AP {_moves(d)}.'
-    return _attends('map', d, f'{these} attend{s}', end)
+    return _attends('map', d, f'{these} {verb}', end, sure)
 
 
-def _attends(effect: str, d: float, start: str, end: str) -> Verdict:
+def _sure(intervals: Mapping[str, Mapping], ap: Aps, effect: str) -> bool:
+    """Whether the interval of a change leaves out zero, if it has one."""
+    found: Difference | None = intervals.get(effect, {}).get(moved(ap, effect))
+    return found is None or not found.low <= 0 <= found.high
+
+
+def _attends(
+    effect: str, d: float, start: str, end: str, sure: bool
+) -> Verdict:
+    if not sure:
+        return Verdict('unsure', effect, f'{start}: {end}')
     if d < 0:
         return Verdict('attends', effect, f'{start}: {end}')
     return Verdict('harms', effect, f'{start}, and AP is lower for it: {end}')
