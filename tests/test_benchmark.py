@@ -234,8 +234,11 @@ def test_detectors(backward):
     ('arguments', 'message'),
     [
         (['--modules', 'EAC'], 'there is no EAC; there are A2, BAM'),
-        (['--fuse'], 'add --what backbones or detectors, and leave'),
-        (['--what', 'backbones', '--fuse', '--backward'], '--backward out'),
+        (['--fuse'], 'got --what modules: give --what backbones or detect'),
+        (
+            ['--what', 'backbones', '--fuse', '--backward'],
+            'got --what backbones --backward: give',
+        ),
         (['--sizes', '800'], '--sizes must be HxW of at least 32x32, got 800'),
         (['--rounds', '2'], '--rounds must be at least 3, or 0, got 2'),
         (['--batch', '0'], '--batch must be at least 1, got 0'),

@@ -93,7 +93,8 @@ def check(args) -> list[tuple[int, int]]:
         raise InputError(f'--batch must be at least 1, got {args.batch}.')
     if args.fuse and (args.what == 'modules' or args.backward):
         raise InputError(
-            '--fuse is for the inference of networks: add --what '
+            '--fuse is for the inference of networks, got --what '
+            f'{args.what}{" --backward" * args.backward}: give --what '
             f'{" or ".join(NETWORKS)}, and leave --backward out.'
         )
     check_device(args.device)

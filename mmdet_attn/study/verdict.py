@@ -61,10 +61,10 @@ def verdict(
                 f'changes by {signed(d)}.'
             )
             return Verdict('fixed', 'shuffled', text)
-        sure = _sure(intervals, ap, 'shuffled')
-        verb = f'attend{s}' if sure else 'may attend'
         end = f'{other} {_moves(d)}.'
-        return _attends('shuffled', d, f'{these} {verb}', end, sure)
+        if _unsure(intervals, ap, 'shuffled'):
+            return Verdict('unsure', 'shuffled', f'{these} may attend: {end}')
+        return _attends('shuffled', d, f'{these} attend{s}', end)
     one = 'one scalar each' if several else 'one scalar'
     gains = 'constant gains' if several else 'a constant gain'
     if abs(d := change(ap, 'scalar')) <= TOLERANCE:
@@ -78,23 +78,19 @@ def verdict(
             f'map changes AP by {signed(d)}, {one} by {scalar}.'
         )
         return Verdict('fixed', 'map', text)
-    sure = _sure(intervals, ap, 'map')
-    verb = f'attend{s}' if sure else 'may attend'
     end = f'without {its} dependence on the image AP {_moves(d)}.'
-    return _attends('map', d, f'{these} {verb}', end, sure)
+    if _unsure(intervals, ap, 'map'):
+        return Verdict('unsure', 'map', f'{these} may attend: {end}')
+    return _attends('map', d, f'{these} attend{s}', end)
 
 
-def _sure(intervals: Mapping[str, Mapping], ap: Aps, effect: str) -> bool:
-    """Whether the interval of a change leaves out zero, if it has one."""
+def _unsure(intervals: Mapping[str, Mapping], ap: Aps, effect: str) -> bool:
+    """Whether a change has an interval that holds zero."""
     found: Difference | None = intervals.get(effect, {}).get(moved(ap, effect))
-    return found is None or not found.low <= 0 <= found.high
+    return found is not None and found.low <= 0 <= found.high
 
 
-def _attends(
-    effect: str, d: float, start: str, end: str, sure: bool
-) -> Verdict:
-    if not sure:
-        return Verdict('unsure', effect, f'{start}: {end}')
+def _attends(effect: str, d: float, start: str, end: str) -> Verdict:
     if d < 0:
         return Verdict('attends', effect, f'{start}: {end}')
     return Verdict('harms', effect, f'{start}, and AP is lower for it: {end}')
