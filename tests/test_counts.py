@@ -245,6 +245,20 @@ def test_compiled():
 
 
 @pytest.mark.slow
+def test_fused_and_compiled():
+    """The figures of the manual: without batch norms a gate reads once."""
+    setup, names = Setup(compile=True), ['ECA', 'CBAM']
+    plain, *cases = network_cases(
+        names, 'backbones', (800, 1344), 1, setup, fused=True
+    )
+    blocks = ((3, 256, 4), (4, 512, 8), (6, 1024, 16), (3, 2048, 32))
+    maps = sum(4 * n * c * (800 // s) * (1344 // s) for n, c, s in blocks)
+    for case, more in zip(cases, (1.0, 2.0), strict=True):
+        found = case.work.counts['moved'] - plain.work.counts['moved']
+        assert found / maps == pytest.approx(more, abs=0.05)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FORMULAS)
 def test_backbones_compile_without_breaks(name):
     (case,) = network_cases([name], 'backbones', (64, 96), 1, Setup())
