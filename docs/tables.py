@@ -6,7 +6,7 @@
     python docs/tables.py --count compiled    the same after torch.compile
 
 A module's row comes from its docstring, its paper's address from the file it
-stands in, its parameters and its speed from ``facts.json``. Nothing here
+stands in, its parameters and its time from ``facts.json``. Nothing here
 imports torch: the manual is built without it. Only ``--count`` needs the
 stack, and ``--write`` for a module that ``facts.json`` does not have yet.
 """
@@ -51,7 +51,16 @@ class Module:
     config: str
     base: str
     params: int | None
-    speed: str
+    time: float | None
+
+    @property
+    def speed(self) -> str:
+        """The class of its time in a ResNet-50, times that of a plain one."""
+        if self.time is None:
+            return 'not measured'
+        classes = {'fast': 1.1, 'medium': 1.3}
+        found = (word for word, end in classes.items() if self.time < end)
+        return next(found, 'slow')
 
     @property
     def page(self) -> str:
@@ -118,7 +127,7 @@ def modules() -> list[Module]:
             str(config.relative_to(ROOT)),
             _base(config),
             fact.get('params'),
-            fact.get('speed', 'not measured'),
+            fact.get('time'),
         )
     return [found[name] for name in {**known, **found} if name in found]
 
@@ -241,7 +250,8 @@ def hosts_table(up: str) -> str:
 
 def counts_table(kind: str) -> str:
     """What attention adds to a plain ResNet-50, counted."""
-    rows = dict(facts()['counts'][kind])
+    content = facts()
+    rows, timed = dict(content['counts'][kind]), kind == 'eager'
     plain = rows.pop('plain')
     height, width = COUNTED_AT
     maps = sum(
@@ -249,15 +259,20 @@ def counts_table(kind: str) -> str:
         for blocks, channels, stride in STAGES
     )
     head = ['module']
+    if timed:
+        head += ['inference: time']
     for mode in ('inference', 'training'):
         head += [f'{mode}: bytes', 'maps', 'kernels']
-    first = ['plain']
+    first = ['plain', ''] if timed else ['plain']
     for mode in ('forward', 'training'):
         moved = plain[f'{mode}_moved'] / 1e9
         first += [f'{moved:.2f} GB', '', str(plain[f'{mode}_kernels'])]
     lines = [[*first, f'{plain["training_kept"] / 1e9:.2f} GB']]
     for name, row in rows.items():
         cells = [name]
+        if timed:
+            time = content['modules'].get(name, {}).get('time')
+            cells += [f'{time:.2f}' if time else 'not measured']
         for mode in ('forward', 'training'):
             if f'{mode}_moved' not in row:
                 cells += ['not counted', '', '']
@@ -350,8 +365,7 @@ def add_facts(content: dict) -> None:
     for module in modules():
         if module.params is None:
             content['modules'][module.name] = {
-                'params': added_parameters(module),
-                'speed': 'not measured',
+                'params': added_parameters(module)
             }
 
 
