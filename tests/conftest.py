@@ -10,6 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +129,11 @@ def user_error(*command) -> str:
         output = run_tool(*command, ok=False)
         assert 'Traceback' not in output, output[-3000:]
         return output
-    code, output = run_here(*command)
+    with tempfile.TemporaryDirectory() as folder:
+        if command[0] == 'tools/train.py' and '--work-dir' not in command:
+            # Two tests at a time would lock that of the config.
+            command[1:1] = '--work-dir', folder
+        code, output = run_here(*command)
     assert code == 2, output
     return output
 
