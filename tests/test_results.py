@@ -498,7 +498,10 @@ def test_plots_show_every_seed():
     (marker,) = axes.containers
     assert marker[0].get_xdata() == pytest.approx([3.5])
     assert axes.get_xlim()[0] < -42 < 49 < axes.get_xlim()[1]
-    loss, boxes = plots.curves(results, trial()).axes
+    figure = plots.curves(results, trial())
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == 'mean; band: least to greatest'
+    loss, boxes = figure.axes
     assert [line.get_label() for line in loss.lines] == ['none', 'ECA']
     assert loss.lines[0].get_ydata()[:2] == pytest.approx([1.5, 1.0])
     assert boxes.lines[1].get_ydata() == pytest.approx([31.25, 62.5])
@@ -508,6 +511,9 @@ def test_plots_show_every_seed():
         for pick in (min, max)
     )
     assert (low, high) == pytest.approx((30, 65))
+    alone = trial()[:1]
+    (legend,) = plots.curves(compare(alone), alone).legends
+    assert not legend.get_title().get_text()
 
 
 def test_columns_without_a_value_are_left_out():

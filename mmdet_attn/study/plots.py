@@ -181,7 +181,7 @@ def _legend(
 
 @rc_context(TEXT)
 def curves(results: Mapping[str, Any], runs: Sequence[Run]) -> Figure:
-    """Loss and AP over epochs, with bands from least to greatest seed."""
+    """Loss and AP over epochs; of several seeds the mean and the range."""
     by_name = {run.name: run.facts for run in runs}
     every = [
         (one, [_series(by_name[name]) for name in one['runs']])
@@ -207,7 +207,9 @@ def curves(results: Mapping[str, Any], runs: Sequence[Run]) -> Figure:
             unit = '' if name == 'training loss' else ' in percent'
             axes.set(title=base, xlabel='epoch', ylabel=name + unit)
             axes.xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, panels, 'mean; band: least to greatest')
+    several = any(len(found) > 1 for _, found in every)
+    what = 'mean; band: least to greatest' if several else None
+    _legend(figure, panels, what)
     return figure
 
 
