@@ -58,9 +58,9 @@ class Module:
         """The class of its time in a ResNet-50, times that of a plain one."""
         if self.time is None:
             return 'not measured'
-        classes = {'fast': 1.1, 'medium': 1.3}
-        found = (word for word, end in classes.items() if self.time < end)
-        return next(found, 'slow')
+        if self.time < 1.1:
+            return 'fast'
+        return 'medium' if self.time <= 1.3 else 'slow'
 
     @property
     def page(self) -> str:
@@ -249,9 +249,8 @@ def hosts_table(up: str) -> str:
 
 
 def counts_table(kind: str) -> str:
-    """What attention adds to a plain ResNet-50, counted."""
-    content = facts()
-    rows, timed = dict(content['counts'][kind]), kind == 'eager'
+    """What attention adds to a plain ResNet-50: counts, and eager the time."""
+    rows = dict(facts()['counts'][kind])
     plain = rows.pop('plain')
     height, width = COUNTED_AT
     maps = sum(
@@ -259,20 +258,15 @@ def counts_table(kind: str) -> str:
         for blocks, channels, stride in STAGES
     )
     head = ['module']
-    if timed:
-        head += ['inference: time']
     for mode in ('inference', 'training'):
         head += [f'{mode}: bytes', 'maps', 'kernels']
-    first = ['plain', ''] if timed else ['plain']
+    first = ['plain']
     for mode in ('forward', 'training'):
         moved = plain[f'{mode}_moved'] / 1e9
         first += [f'{moved:.2f} GB', '', str(plain[f'{mode}_kernels'])]
     lines = [[*first, f'{plain["training_kept"] / 1e9:.2f} GB']]
     for name, row in rows.items():
         cells = [name]
-        if timed:
-            time = content['modules'].get(name, {}).get('time')
-            cells += [f'{time:.2f}' if time else 'not measured']
         for mode in ('forward', 'training'):
             if f'{mode}_moved' not in row:
                 cells += ['not counted', '', '']
@@ -286,6 +280,12 @@ def counts_table(kind: str) -> str:
             ]
         kept = row.get('training_kept', 0) / plain['training_kept']
         lines.append([*cells, f'{kept:.2f}' if kept else ''])
+    if kind == 'eager':
+        head.insert(1, 'inference: time')
+        times = {module.name: module.time for module in modules()}
+        for line in lines:
+            time = times.get(line[0], 1.0)
+            line.insert(1, f'{time:.2f}' if time else 'not measured')
     return table([*head, 'kept'], lines)
 
 

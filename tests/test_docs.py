@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -46,6 +47,31 @@ def test_tables_of_the_readmes_are_up_to_date(readme):
 def test_every_module_is_in_the_tables():
     named = {module.name for module in tables.modules()}
     assert named == MODULES.keys() | {'PSAConv2d', 'SKConv2d'}
+
+
+@pytest.mark.parametrize(
+    ('time', 'speed'),
+    [
+        (0.99, 'fast'),
+        (1.099, 'fast'),
+        (1.1, 'medium'),
+        (1.3, 'medium'),
+        (1.301, 'slow'),
+        (None, 'not measured'),
+    ],
+)
+def test_speed_classes(time, speed):
+    """The borders are those on the page about cost."""
+    assert replace(tables.modules()[0], time=time).speed == speed
+
+
+def test_times_stand_beside_the_counts():
+    times = {module.name: module.time for module in tables.modules()}
+    for row in tables.counts_table('eager').splitlines()[3:]:
+        name, time = row.strip('| ').split(' | ')[:2]
+        assert time == f'{times.pop(name):.2f}'
+    assert not times
+    assert ': time' not in tables.counts_table('compiled')
 
 
 @pytest.mark.parametrize('module', tables.modules(), ids=lambda m: m.name)

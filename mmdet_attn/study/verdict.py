@@ -85,7 +85,7 @@ def verdict(
 
 
 def _unsure(intervals: Mapping[str, Mapping], ap: Aps, effect: str) -> bool:
-    """Whether a change has an interval that holds zero."""
+    """Whether the interval of a change holds zero, if it has one."""
     found: Difference | None = intervals.get(effect, {}).get(moved(ap, effect))
     return found is not None and found.low <= 0 <= found.high
 
